@@ -1,0 +1,84 @@
+# One verb for each thing a person does. All work in .venv, which is made when it is first needed.
+
+PYTHON ?= python3
+RUN := .venv/bin/python
+# A stamp, made once all requirements are installed.
+VENV := .venv/installed
+# Non-blank, in asrlib/**/*.py, so that the whole library can be read in an afternoon.
+MAX_LINES := 4000
+
+.PHONY: help demo test test-slow lint format train-an4 an4-data clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV) ## speak a small corpus, overfit one batch, train, evaluate: minutes on a CPU
+	$(RUN) -m asrlib.demo
+
+test: $(VENV) ## run the quick tests
+	$(RUN) -m pytest -m "not slow"
+
+test-slow: $(VENV) ## run the tests that train
+	$(RUN) -m pytest -m slow || [ $$? -eq 5 ] # 5: there are none
+
+lint: $(VENV) ## check format, style and the size of the library
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	@lines=$$(find asrlib -name '*.py' -exec cat {} + | grep -c '[^[:space:]]'); \
+	echo "asrlib: $$lines non-blank lines of at most $(MAX_LINES)"; \
+	[ "$$lines" -le $(MAX_LINES) ]
+
+format: $(VENV) ## format, and fix what can be fixed
+	$(RUN) -m ruff check --fix --exit-zero .
+	$(RUN) -m ruff format .
+
+train-an4: an4-data $(VENV) ## train DeepSpeech2 on CMU AN4: make train-an4 DATA=DIR
+	$(RUN) train.py experiment=an4_deepspeech2 "datasets.root='$(DATA)'"
+	$(RUN) inference.py datasets=an4 "datasets.root='$(DATA)'" \
+	    inferencer.from_pretrained=outputs/an4-deepspeech2 \
+	    inferencer.result_path=report/results/an4-deepspeech2.json
+
+an4-data:
+	@[ -n "$(DATA)" ] || { echo "Where is AN4? make train-an4 DATA=DIR" >&2; exit 1; }
+	@for part in train dev test; do [ -d "$(DATA)/$$part/audio" ] || { \
+	    echo "No folder $(DATA)/$$part/audio: DATA must hold train, dev and test" >&2; exit 1; }; done
+
+clean: ## delete .venv and caches; data and outputs stay
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# The environment. PYTHON is taken if given; else python3 or the first of the others that will do.
+PYTHONS := $(PYTHON) $(if $(filter file,$(origin PYTHON)),python3.11 python3.12 python3.10)
+SUITABLE := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
+PIP := $(RUN) -m pip --quiet --disable-pip-version-check
+HEADER := import sysconfig; print(sysconfig.get_path("include") + "/Python.h")
+
+# Without the stamp (an interrupted installation) or without its Python, .venv is made anew;
+# otherwise only what changed in the requirements is installed.
+ifneq ($(shell $(RUN) -c 'print("runs")' 2>/dev/null),runs)
+.PHONY: $(VENV)
+endif
+$(VENV): requirements.txt requirements-nodeps.txt requirements-dev.txt constraints.txt
+	@[ -f $@ ] && $(RUN) -c '' 2>/dev/null && exit; \
+	for python in $(PYTHONS) none; do $$python -c '$(SUITABLE)' 2>/dev/null && break; done; \
+	if [ $$python = none ]; then \
+	    echo "asrlib needs Python 3.10, 3.11 or 3.12; $(PYTHON) is $$($(PYTHON) --version 2>&1)." >&2; \
+	    echo "If you have one elsewhere, name it: make PYTHON=python3.11 demo" >&2; exit 1; \
+	fi; \
+	if ! $$python -c 'import ensurepip, venv' 2>/dev/null; then \
+	    echo "$$python cannot make environments: install its venv package" \
+	        "(Debian, Ubuntu: apt install python3-venv)." >&2; exit 1; \
+	fi; \
+	echo "Making .venv with $$($$python --version): 5 GB, a few minutes"; \
+	$$python -m venv --clear .venv
+	@rm -f $@
+	$(PIP) install -r requirements.txt -c constraints.txt
+	@if command -v c++ >/dev/null && [ -f "$$($(RUN) -c '$(HEADER)')" ]; then \
+	    set -x; $(PIP) install --no-deps --no-build-isolation -r requirements-nodeps.txt; \
+	else \
+	    echo "No C++ compiler or no Python.h (Debian, Ubuntu: apt install g++ python3-dev): left out" \
+	        "requirements-nodeps.txt, which only BPE and LM decoding need." >&2; \
+	fi
+	$(PIP) install -r requirements-dev.txt -c constraints.txt
+	@touch $@
