@@ -1,0 +1,128 @@
+"""Recordings of any length, read in overlapping windows and joined without a seam.
+
+Windows overlap, and each cut is made inside an overlap where the recogniser itself hears a gap
+between words: in the longest run of blanks that holds a word boundary. Both windows have context on
+their side of the cut, so no word is halved, doubled or lost. Memory does not grow with the recording.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asrlib.data.audio import SAMPLE_RATE, AudioError
+from asrlib.decoding.greedy import Hypothesis
+from asrlib.model import AcousticModel
+from asrlib.text import BLANK, CTCTextEncoder
+
+WINDOW_SECONDS = 30
+OVERLAP_SECONDS = 8
+MARGIN_SECONDS = 2  # at each end of an overlap, where a window lacks context and is not cut
+WINDOWS_AT_ONCE = 4
+
+
+class LongForm:
+    """Decodes a recording that comes in pieces.
+
+    Args:
+        model: in evaluation mode.
+        decoder: ``log_probs, lengths -> [Hypothesis]``.
+        text_encoder: knows which labels stand between words.
+    """
+
+    def __init__(
+        self,
+        model: AcousticModel,
+        decoder: Callable[[Tensor, Tensor], list[Hypothesis]],
+        text_encoder: CTCTextEncoder,
+    ):
+        self.model, self.decoder, self.text_encoder = model, decoder, text_encoder
+
+    def __call__(self, pieces: Iterable[np.ndarray]) -> Hypothesis:
+        """Hypothesis of float32 [n] pieces at 16 kHz; frames count from the recording's start.
+
+        Raises:
+            AudioError: no samples.
+        """
+        parts: list[Hypothesis] = []
+        for offset, log_probs in self._cut(windows(pieces)):
+            (part,) = self.decoder(log_probs.unsqueeze(0), torch.tensor([len(log_probs)]))
+            frames = [offset + frame for frame in part.frames]
+            parts.append(Hypothesis(part.text, part.score, part.tokens, frames))
+        return Hypothesis(
+            text=" ".join(part.text.strip() for part in parts if part.text.strip()),
+            score=sum(part.score for part in parts),
+            tokens=[token for part in parts for token in part.tokens],
+            frames=[frame for part in parts for frame in part.frames],
+        )
+
+    def _cut(self, audio: Iterator[np.ndarray]) -> Iterator[tuple[int, Tensor]]:
+        """(first frame, log_probs [n, V]) of consecutive parts that together cover all windows once."""
+        rate = SAMPLE_RATE / self.model.samples_per_frame
+        step = round((WINDOW_SECONDS - OVERLAP_SECONDS) * rate)
+        offset, start, previous = 0, 0, None
+        for log_probs in self._log_probs(audio):
+            if previous is not None:
+                first = round(step + MARGIN_SECONDS * rate)
+                last = round(step + (OVERLAP_SECONDS - MARGIN_SECONDS) * rate)
+                cut = first + self._gap(previous[first:last])
+                yield offset + start, previous[start:cut]
+                offset, start = offset + step, cut - step
+            previous = log_probs
+        if previous is not None:
+            yield offset + start, previous[start:]
+
+    @torch.no_grad()
+    def _log_probs(self, audio: Iterator[np.ndarray]) -> Iterator[Tensor]:
+        """log_probs [T', V] of each window."""
+        while group := list(map(torch.from_numpy, islice(audio, WINDOWS_AT_ONCE))):
+            lengths = torch.tensor([len(w) for w in group])
+            padded = torch.nn.utils.rnn.pad_sequence(group, batch_first=True)
+            output = self.model(padded.to(self.model.device), lengths)
+            for row, length in zip(output["log_probs"], output["log_probs_length"], strict=True):
+                yield row[: int(length)]
+
+    def _gap(self, log_probs: Tensor) -> int:
+        """The frame of [n, V] in the middle of the widest gap between words (else within one)."""
+        labels = log_probs.argmax(dim=-1).tolist()
+        best = (False, 0, 0)
+        for start, end in _runs([label in self._silent for label in labels]):
+            between_words = any(label != BLANK for label in labels[start:end])
+            best = max(best, (between_words, end - start, (start + end) // 2))
+        return best[2]
+
+    @property
+    def _silent(self) -> set[int]:
+        return {BLANK, *self.text_encoder.separators}
+
+
+def windows(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Overlapping windows float32 [n] of audio that comes in pieces; the last takes what is left.
+
+    Raises:
+        AudioError: the pieces are empty.
+    """
+    window = WINDOW_SECONDS * SAMPLE_RATE
+    step = (WINDOW_SECONDS - OVERLAP_SECONDS) * SAMPLE_RATE
+    buffer = np.zeros(0, dtype=np.float32)
+    for piece in pieces:
+        buffer = np.concatenate([buffer, piece])
+        while len(buffer) > window:
+            yield buffer[:window]
+            buffer = buffer[step:]
+    if not len(buffer):
+        raise AudioError("no samples")
+    yield buffer
+
+
+def _runs(flags: list[bool]) -> Iterator[tuple[int, int]]:
+    """[start, end) of every run of true flags."""
+    start = None
+    for i, flag in enumerate([*flags, False]):
+        if flag and start is None:
+            start = i
+        elif not flag and start is not None:
+            yield start, i
+            start = None

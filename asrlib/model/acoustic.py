@@ -1,0 +1,50 @@
+"""The whole acoustic model: waveform → features → encoder, in one module."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from asrlib.model.features import HOP, LogMel
+
+Augment = Callable[[Tensor, Tensor], Tensor]
+
+
+class AcousticModel(nn.Module):
+    """Features and an encoder that makes label probabilities of them.
+
+    Args:
+        features: waveform [B, S] → spectrogram [B, F, T].
+        encoder: spectrogram → dict with ``log_probs`` [B, T', V] and ``log_probs_length`` [B]; its
+            ``stride`` is the number of feature frames per encoder frame.
+    """
+
+    def __init__(self, features: LogMel, encoder: nn.Module):
+        super().__init__()
+        self.features, self.encoder = features, encoder
+
+    def output_length(self, audio_length: Tensor) -> Tensor:
+        """Encoder frames T' of a number of samples S."""
+        return self.encoder.output_length(self.features.output_length(audio_length))
+
+    @property
+    def samples_per_frame(self) -> int:
+        """Samples from one encoder frame to the next."""
+        return HOP * self.encoder.stride
+
+    def forward(self, audio: Tensor, audio_length: Tensor, augment: Augment | None = None) -> dict:
+        """float32 [B, S] and samples int64 [B] (on the CPU) → the encoder's dict and ``spectrogram``.
+
+        ``augment`` changes the spectrogram, given it and its lengths, before the encoder sees it.
+        """
+        spectrogram, lengths = self.features(audio, audio_length)
+        if augment is not None:
+            spectrogram = augment(spectrogram, lengths)
+        seen = {"spectrogram": spectrogram, "spectrogram_length": lengths}
+        return seen | self.encoder(spectrogram, lengths)
+
+    @property
+    def device(self):
+        return next(self.parameters()).device
+
+    def parameter_count(self) -> int:
+        return sum(p.numel() for p in self.parameters())

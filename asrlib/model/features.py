@@ -1,0 +1,87 @@
+"""Log-mel features as a module, computed on the device of the audio.
+
+Design choices:
+
+* The filterbank equals ``torchaudio.functional.melscale_fbanks`` (HTK scale, no area norm), without
+  importing torchaudio.
+* Frames are centred and the signal is padded with zeros, not by reflection: an utterance is then
+  the same alone and in a padded batch.
+* Each mel bin of an utterance gets mean 0 and variance 1 over its real frames, so that gain and
+  channel drop out.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from asrlib.model.masking import length_mask, mask_time
+
+N_FFT = 512  # 32 ms at 16 kHz: the next power of two above the window
+WINDOW = 400  # 25 ms
+HOP = 160  # 10 ms: 100 frames per second
+FLOOR = 1e-10  # power below which a log would only measure rounding
+MIN_VARIANCE = 1e-2  # of log power; silence has none, and must not be blown up to 1
+
+
+def mel_filterbank(n_mels: int, f_min: float, f_max: float, sample_rate: int = 16_000) -> Tensor:
+    """Triangular filters float32 [N_FFT // 2 + 1, n_mels], equidistant in mel (O'Shaughnessy 1987)."""
+
+    def to_mel(hertz: Tensor) -> Tensor:
+        return 2595.0 * torch.log10(1.0 + hertz / 700.0)
+
+    limits = to_mel(torch.tensor([f_min, f_max], dtype=torch.float64))
+    mels = torch.linspace(limits[0].item(), limits[1].item(), n_mels + 2, dtype=torch.float64)
+    corners = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
+    bins = torch.linspace(0, sample_rate / 2, N_FFT // 2 + 1, dtype=torch.float64).unsqueeze(1)
+    lower, centre, upper = corners[:-2], corners[1:-1], corners[2:]
+    rising, falling = (bins - lower) / (centre - lower), (upper - bins) / (upper - centre)
+    return torch.minimum(rising, falling).clamp(min=0.0).float()
+
+
+class LogMel(nn.Module):
+    """Waveform → normalised log-mel spectrogram.
+
+    Args:
+        n_mels: mel bins F.
+        f_min, f_max: hertz.
+    """
+
+    def __init__(self, n_mels: int = 80, f_min: float = 20.0, f_max: float = 8_000.0):
+        super().__init__()
+        self.n_mels = n_mels
+        self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
+        self.register_buffer("filters", mel_filterbank(n_mels, f_min, f_max), persistent=False)
+
+    @staticmethod
+    def output_length(audio_length: Tensor) -> Tensor:
+        """Frames T of a number of samples S."""
+        return audio_length // HOP + 1
+
+    @torch.autocast("cuda", enabled=False)
+    @torch.autocast("cpu", enabled=False)
+    def forward(self, audio: Tensor, audio_length: Tensor) -> tuple[Tensor, Tensor]:
+        """float32 [B, S] and samples [B] → float32 [B, F, T] (0 beyond the length) and frames [B]."""
+        audio = mask_time(audio.float(), audio_length)
+        spectrum = torch.stft(
+            audio,
+            N_FFT,
+            HOP,
+            WINDOW,
+            self.window,
+            center=True,
+            pad_mode="constant",
+            return_complex=True,
+        )
+        power = spectrum.real.square() + spectrum.imag.square()
+        log_mel = (self.filters.T @ power).clamp(min=FLOOR).log()
+        lengths = self.output_length(audio_length)
+        return self.normalize(log_mel, lengths), lengths
+
+    @staticmethod
+    def normalize(log_mel: Tensor, lengths: Tensor) -> Tensor:
+        """Mean 0, variance 1 of each bin over the real frames; 0 beyond them."""
+        mask = length_mask(lengths, log_mel.shape[-1], log_mel.device).unsqueeze(1)
+        count = mask.sum(dim=-1, keepdim=True)
+        mean = log_mel.masked_fill(~mask, 0.0).sum(dim=-1, keepdim=True) / count
+        centred = (log_mel - mean).masked_fill(~mask, 0.0)
+        variance = centred.square().sum(dim=-1, keepdim=True) / count
+        return centred / (variance + MIN_VARIANCE).sqrt()
