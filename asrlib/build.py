@@ -1,0 +1,66 @@
+"""From configuration to objects.
+
+A section of the configuration names its class under ``_target_`` (Hydra's ``instantiate``). Since a
+checkpoint brings its own configuration, only targets inside asrlib are followed.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import hydra
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from asrlib.model import LogMel
+from asrlib.text import CTCTextEncoder
+
+
+def build(section: Mapping, **arguments: Any) -> Any:
+    """The object that ``section`` describes.
+
+    Raises:
+        ValueError: its ``_target_``, or one inside it, is missing or outside asrlib.
+    """
+    if "_target_" not in section:
+        raise ValueError(f"no _target_ in {section}")
+    _refuse_foreign_targets(section)
+    return hydra.utils.instantiate(section, _convert_="all", **arguments)
+
+
+def _refuse_foreign_targets(section: Any) -> None:
+    if isinstance(section, Mapping):
+        target = section.get("_target_", "asrlib.")
+        if not str(target).startswith("asrlib."):
+            raise ValueError(f"_target_ {target!r} is not part of asrlib")
+        for value in section.values():
+            _refuse_foreign_targets(value)
+    elif isinstance(section, Sequence) and not isinstance(section, str):
+        for value in section:
+            _refuse_foreign_targets(value)
+
+
+def build_features(config: DictConfig) -> LogMel:
+    return build(config.features)
+
+
+def build_encoder(config: DictConfig, features: LogMel, text_encoder: CTCTextEncoder) -> nn.Module:
+    """The encoder of ``config.model`` for these features and labels."""
+    return build(config.model, n_mels=features.n_mels, vocabulary_size=len(text_encoder))
+
+
+def build_decoder(section: DictConfig, text_encoder: CTCTextEncoder) -> Any:
+    """The decoder of a section of ``decoder/``, whose ``name`` is for result rows."""
+    return build({k: v for k, v in section.items() if k != "name"}, text_encoder=text_encoder)
+
+
+def choose_device(name: str) -> torch.device:
+    """``name`` as a device; "auto" is CUDA where there is one, else the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def build_named(section: DictConfig | None) -> dict[str, Any]:
+    """{name: object} of a section whose entries each have a ``_target_``; null entries are left out."""
+    return {name: build(entry) for name, entry in (section or {}).items() if entry is not None}

@@ -1,0 +1,122 @@
+"""Checkpoints: a folder that is complete or absent, and holds nothing that must be unpickled.
+
+| file | what |
+|---|---|
+| ``model.safetensors`` | weights of the encoder |
+| ``config.yaml`` | the resolved configuration of the run |
+| ``text_encoder.json`` | the text encoder, as plain JSON |
+| ``state.json`` | where the training stood, its results so far, and the optimiser's numbers |
+| ``optimizer.safetensors`` | the optimiser's tensors (only where training may go on from here) |
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from asrlib import text
+from asrlib.build import build_encoder, build_features
+from asrlib.files import folder_written_atomically
+from asrlib.model import AcousticModel
+
+
+def save_checkpoint(
+    path: Path,
+    model: AcousticModel,
+    config: DictConfig,
+    text_encoder: text.CTCTextEncoder,
+    state: dict,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> None:
+    """Writes the folder ``path``; one that is there already is replaced."""
+    with folder_written_atomically(path) as folder:
+        save_file(model.encoder.state_dict(), folder / "model.safetensors")
+        OmegaConf.save(config, folder / "config.yaml", resolve=True)
+        (folder / "text_encoder.json").write_text(json.dumps(text_encoder.to_dict()))
+        if optimizer is not None:
+            tensors, numbers = _split(optimizer.state_dict()["state"])
+            save_file(tensors, folder / "optimizer.safetensors")
+            state = state | {"optimizer": numbers}
+        (folder / "state.json").write_text(json.dumps(state, indent=1))
+
+
+def _split(states: dict[int, dict]) -> tuple[dict, dict]:
+    """An optimiser's state by parameter → its tensors and its numbers, under flat names."""
+    tensors, numbers = {}, {}
+    for parameter, values in states.items():
+        for name, value in values.items():
+            kind = tensors if torch.is_tensor(value) else numbers
+            kind[f"{parameter}/{name}"] = value.contiguous() if torch.is_tensor(value) else value
+    return tensors, numbers
+
+
+def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Restores what ``save_checkpoint`` kept of an optimiser with the same parameters."""
+    flat = load_file(path / "optimizer.safetensors") | read_state(path)["optimizer"]
+    states: dict[int, dict] = {}
+    for key, value in flat.items():
+        parameter, name = key.split("/")
+        states.setdefault(int(parameter), {})[name] = value
+    optimizer.load_state_dict(
+        {"state": states, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
+
+
+def read_state(path: Path) -> dict:
+    return json.loads((path / "state.json").read_text())
+
+
+def load_weights(path: Path, encoder: nn.Module) -> None:
+    """Loads the weights of a checkpoint into an encoder of the same shape."""
+    encoder.load_state_dict(load_file(path / "model.safetensors"))
+
+
+def find_checkpoint(path: Path | str) -> Path:
+    """``path`` itself if it is a checkpoint, else the best one of the run in that folder.
+
+    Raises:
+        FileNotFoundError: neither is there.
+    """
+    for candidate in (Path(path), Path(path) / "checkpoints" / "best"):
+        if (candidate / "model.safetensors").exists():
+            return candidate
+    raise FileNotFoundError(
+        f"no checkpoint in {Path(path).absolute()}: "
+        "give the folder of a run, or one that has a model.safetensors"
+    )
+
+
+def load_acoustic_model(
+    path: Path | str, device: str | torch.device = "cpu"
+) -> tuple[AcousticModel, text.CTCTextEncoder, DictConfig]:
+    """The model of a checkpoint in evaluation mode, its text encoder and its configuration.
+
+    Args:
+        path: a checkpoint's folder, or a run's, of which the best checkpoint is taken.
+
+    Raises:
+        FileNotFoundError: neither is there.
+    """
+    path = find_checkpoint(path)
+    config = OmegaConf.load(path / "config.yaml")
+    encoder_state = json.loads((path / "text_encoder.json").read_text())
+    text_encoder = text.from_dict(encoder_state)
+    features = build_features(config)
+    encoder = build_encoder(config, features, text_encoder)
+    load_weights(path, encoder)
+    return AcousticModel(features, encoder).to(device).eval(), text_encoder, config
+
+
+def find_latest(folder: Path) -> Path | None:
+    """The newest ``step-…`` checkpoint below ``folder``, if there is one."""
+    return max(folder.glob("step-*"), default=None)
+
+
+def keep_latest(folder: Path, keep: int) -> None:
+    """Removes all ``step-…`` checkpoints but the newest ``keep``."""
+    for path in sorted(folder.glob("step-*"))[:-keep]:
+        shutil.rmtree(path)

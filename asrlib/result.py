@@ -1,0 +1,99 @@
+"""One published number, with all that is needed to repeat and to doubt it."""
+
+import json
+import subprocess
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import get_type_hints
+
+from asrlib.files import write_atomically
+from asrlib.metrics import ErrorRate, wer_interval
+
+
+@dataclass(frozen=True)
+class Result:
+    """A row of ``report/results/*.json``. Error rates are in percent: 7.4 means 7.4 %."""
+
+    system: str  # "asrlib", or a peer's name
+    name: str
+    commit: str  # of the code that was run; "+" where the working tree differed from it
+    command: str
+    train_data: str
+    test_data: str
+    decoder: str
+    wer: float  # 100 * (S + D + I) / words
+    cer: float
+    wer_interval: tuple[float, float] | None  # 95 %, bootstrap over speakers
+    substitutions: int
+    deletions: int
+    insertions: int
+    words: int
+    utterances: int
+    parameters: int
+    device: str
+    train_hours: float | None  # wall time
+    audio_hours_seen: float | None
+    seed: int | None
+    date: str  # ISO 8601
+
+    def __post_init__(self):
+        for name, kind in get_type_hints(Result).items():
+            value = getattr(self, name)
+            allowed = {float: (int, float), tuple[float, float] | None: (tuple, list, type(None))}
+            if not isinstance(value, allowed.get(kind, kind)):
+                raise TypeError(f"result {self.name!r}: {name} is {value!r}, expected {kind}")
+        edits = self.substitutions + self.deletions + self.insertions
+        if abs(self.wer - 100 * edits / self.words) > 0.01:
+            raise ValueError(
+                f"result {self.name!r}: {edits} edits of {self.words} words, {self.wer}"
+            )
+
+
+def scores(errors: ErrorRate) -> dict:
+    """The fields of a ``Result`` that follow from the scored utterances."""
+    try:
+        interval = wer_interval(errors.utterances)
+    except ValueError:  # a single speaker
+        interval = None
+    return errors.as_dict() | {"wer_interval": interval}
+
+
+def now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def current_commit() -> str:
+    """Hash of the commit that the code is from, "+" added where files differ; "unknown" outside git."""
+    root = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
+        return git("rev-parse", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def save_results(path: Path | str, rows: Result | list[Result]) -> None:
+    """Writes one row, or a list of rows, as JSON."""
+    content = [asdict(row) for row in rows] if isinstance(rows, list) else asdict(rows)
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
+
+
+def load_results(path: Path | str) -> list[Result]:
+    """The rows of a file.
+
+    Raises:
+        ValueError, TypeError: a row that does not keep to the schema, which is this dataclass.
+    """
+    content = json.loads(Path(path).read_text())
+    names = {field.name for field in fields(Result)}
+    rows = content if isinstance(content, list) else [content]
+    for row in rows:
+        if set(row) != names:
+            raise ValueError(f"{path}: fields differ from the schema in {sorted(set(row) ^ names)}")
+    return [Result(**row) for row in rows]

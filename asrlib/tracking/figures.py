@@ -1,0 +1,61 @@
+"""Figures for the writers. They are drawn off screen and belong to no global state."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from asrlib.model.features import HOP
+
+FRAMES_PER_SECOND = 16_000 / HOP
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def mel_frequency(bin: float, n_mels: int, f_min: float, f_max: float) -> float:
+    """Centre of a mel bin in hertz, on the scale of ``asrlib.model.features``."""
+    low, high = (2595 * np.log10(1 + f / 700) for f in (f_min, f_max))
+    return 700 * (10 ** ((low + (bin + 1) * (high - low) / (n_mels + 1)) / 2595) - 1)
+
+
+def spectrogram_figure(
+    spectrogram: np.ndarray, title: str, f_min: float = 20.0, f_max: float = 8_000.0
+) -> Figure:
+    """A log-mel spectrogram float [F, T] over seconds and hertz."""
+    n_mels, frames = spectrogram.shape
+    figure = _figure(9, 3)
+    axes = figure.add_subplot()
+    image = axes.imshow(
+        spectrogram,
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        extent=(0, frames / FRAMES_PER_SECOND, -0.5, n_mels - 0.5),
+    )
+    ticks = np.linspace(0, n_mels - 1, 6).round()
+    axes.set_yticks(ticks, [f"{mel_frequency(t, n_mels, f_min, f_max):.0f}" for t in ticks])
+    axes.set(xlabel="time (s)", ylabel="frequency (Hz)", title=title)
+    figure.colorbar(image, ax=axes, label="normalised log power")
+    return figure
+
+
+def curves_figure(rows: Sequence[dict]) -> Figure:
+    """Learning curves from the rows of ``metrics.jsonl``: loss, and error rates on dev, by step."""
+    figure = _figure(9, 3.5)
+    for place, names in enumerate((("loss_train", "loss_val"), ("WER_val", "CER_val")), start=1):
+        axes = figure.add_subplot(1, 2, place)
+        for name in names:
+            points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=name, marker="." * ("val" in name))
+        axes.set(xlabel="step", ylabel="nats per label" if place == 1 else "percent")
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+    return figure

@@ -1,0 +1,65 @@
+"""The writer that is always on: plain files below the run's folder, which the report reads.
+
+| file | what |
+|---|---|
+| ``logs/metrics.jsonl`` | one object a line: ``step``, and scalars by name |
+| ``logs/NAME-STEP.jsonl`` | a table, one row a line |
+| ``logs/NAME-STEP.png`` | a figure |
+| ``logs/NAME-STEP.flac`` | audio, 16 kHz |
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from matplotlib.figure import Figure
+
+from asrlib.data import SAMPLE_RATE
+from asrlib.data.utterance import write_jsonl
+from asrlib.files import write_atomically
+
+
+class LocalWriter:
+    """Writes below ``run_dir / "logs"``."""
+
+    def __init__(self, run_dir: Path | str):
+        self.folder = Path(run_dir) / "logs"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.metrics = self.folder / "metrics.jsonl"
+
+    def rewind(self, step: int) -> None:
+        """Forgets the scalars after ``step``, from which a resumed training goes on."""
+        if self.metrics.exists():
+            rows = self.metrics.read_text().splitlines(keepends=True)
+            kept = "".join(row for row in rows if _step(row) <= step)
+            write_atomically(self.metrics, kept)
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        with self.metrics.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+
+    def table(self, step: int, name: str, rows: Sequence[dict]) -> None:
+        write_jsonl(self._path(step, name, "jsonl"), rows)
+
+    def figure(self, step: int, name: str, figure: Figure) -> None:
+        figure.savefig(self._path(step, name, "png"), dpi=100)
+
+    def audio(self, step: int, name: str, samples: np.ndarray) -> None:
+        """float32 [S] at 16 kHz; what is beyond full scale is clipped."""
+        samples = np.clip(samples, -1.0, 1.0)
+        soundfile.write(self._path(step, name, "flac"), samples, SAMPLE_RATE)
+
+    def close(self) -> None:
+        """Nothing is buffered."""
+
+    def _path(self, step: int, name: str, suffix: str) -> Path:
+        return self.folder / f"{name}-{step:07d}.{suffix}"
+
+
+def _step(row: str) -> float:
+    try:
+        return json.loads(row)["step"]
+    except (json.JSONDecodeError, KeyError):  # a line cut short when the run was killed
+        return float("inf")

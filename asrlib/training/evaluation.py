@@ -1,0 +1,75 @@
+"""Decoding a dataset, and scoring it where its texts are known."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from asrlib.data import AudioError, Utterance
+from asrlib.data.audio import stream_audio
+from asrlib.data.dataset import SkippedItem
+from asrlib.decoding import Hypothesis, LongForm
+from asrlib.metrics import ErrorRate
+from asrlib.model import AcousticModel, CTCLoss
+from asrlib.text import CTCTextEncoder
+
+Decoder = Callable[[Tensor, Tensor], list[Hypothesis]]
+
+
+@dataclass
+class Evaluation:
+    """Hypotheses of a dataset by utterance id, their errors, and the mean loss a label."""
+
+    hypotheses: dict[str, Hypothesis] = field(default_factory=dict)
+    errors: ErrorRate = field(default_factory=ErrorRate)
+    skipped: list[SkippedItem] = field(default_factory=list)
+    loss: float = float("nan")
+
+    def add(self, utterance: Utterance, hypothesis: Hypothesis) -> None:
+        self.hypotheses[utterance.id] = hypothesis
+        if utterance.text is not None:
+            self.errors.add(utterance.text, hypothesis.text, utterance.id, utterance.speaker)
+
+
+@torch.no_grad()
+def evaluate(
+    loader: DataLoader,
+    model: AcousticModel,
+    decoder: Decoder,
+    text_encoder: CTCTextEncoder,
+    criterion: CTCLoss | None = None,
+    description: str = "evaluating",
+) -> Evaluation:
+    """Decodes all of ``loader``; texts that are known are scored, and their loss is measured.
+
+    Leaves the model in evaluation mode.
+    """
+    evaluation = Evaluation()
+    total, count = 0.0, 0
+    model.eval()
+    for batch in tqdm(loader, desc=description, unit="batch", leave=False, disable=None):
+        evaluation.skipped += batch["skipped"]
+        for item in batch["long"]:
+            try:
+                hypothesis = LongForm(model, decoder, text_encoder)(
+                    stream_audio(item.utterance.path)
+                )
+            except AudioError as error:
+                evaluation.skipped.append(SkippedItem(item.utterance, str(error)))
+            else:
+                evaluation.add(item.utterance, hypothesis)
+        if "audio" not in batch:
+            continue
+        batch |= model(batch["audio"].to(model.device), batch["audio_length"])
+        hypotheses = decoder(batch["log_probs"], batch["log_probs_length"])
+        for utterance, hypothesis in zip(batch["utterance"], hypotheses, strict=True):
+            evaluation.add(utterance, hypothesis)
+        if criterion is not None and "text_encoded" in batch:
+            loss = criterion(batch)
+            total, count = total + loss.total.item(), count + loss.count
+    if count:
+        evaluation.loss = total / count
+    return evaluation

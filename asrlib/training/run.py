@@ -1,0 +1,75 @@
+"""A training, built from its configuration."""
+
+import shlex
+import sys
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from asrlib.augmentations import SpectrogramAugmentations, WaveformAugmentations
+from asrlib.build import build, build_encoder, build_features, build_named, choose_device
+from asrlib.data.loader import make_loader
+from asrlib.decoding import GreedyDecoder
+from asrlib.model import AcousticModel
+from asrlib.randomness import torch_seed
+from asrlib.training.trainer import Progress, Trainer, TrainerOptions
+
+
+def command_line() -> str:
+    """The command that is running, as a shell would read it."""
+    return shlex.join(["python", *sys.orig_argv[1:]])
+
+
+def build_trainer(config: DictConfig) -> Trainer:
+    """Everything that ``config`` describes; see ``asrlib/configs/train.yaml``."""
+    OmegaConf.resolve(config)
+    options = TrainerOptions(**config.trainer)
+    device, seed = choose_device(options.device), config.seed
+    text_encoder = build(config.text_encoder)
+    waveform = WaveformAugmentations(build_named(config.augmentations.waveform), seed)
+    train_data = build(
+        config.datasets.train, text_encoder=text_encoder, augmentations=waveform, training=True
+    )
+    val_data = build(config.datasets.val, text_encoder=text_encoder)
+    torch.manual_seed(torch_seed(seed, "initialisation"))
+    features = build_features(config)
+    model = AcousticModel(features, build_encoder(config, features, text_encoder)).to(device)
+    loading = {
+        "batch_seconds": options.batch_seconds,
+        "max_batch_size": options.max_batch_size,
+        "num_workers": options.num_workers,
+        "seed": seed,
+        "pin_memory": device.type == "cuda",
+    }
+    run_dir = Path(config.run_dir)
+    trainer = Trainer(
+        config=config,
+        options=options,
+        model=model,
+        text_encoder=text_encoder,
+        criterion=build(config.loss),
+        optimizer=build(config.optimizer, model=model),
+        schedule=build(config.lr_scheduler),
+        decoder=GreedyDecoder(text_encoder),
+        augmentations=SpectrogramAugmentations(build_named(config.augmentations.spectrogram), seed),
+        train_loader=make_loader(train_data, shuffle=True, **loading),
+        val_loader=make_loader(val_data, **loading),
+        # called apart: arguments of build are themselves searched for targets
+        writer=build(config.writer, _partial_=True)(run_dir, OmegaConf.to_container(config)),
+        run_dir=run_dir,
+        seed=seed,
+    )
+    trainer.progress.command = command_line()
+    return trainer
+
+
+def train(config: DictConfig) -> Progress:
+    """Trains as ``config`` says, and returns where it ended."""
+    trainer = build_trainer(config)
+    print(
+        f"{config.run_dir}: {trainer.model.parameter_count():,} parameters on {trainer.model.device}, "
+        f"{len(trainer.train_loader.dataset)} utterances to train on, "
+        f"{len(trainer.val_loader.dataset)} for dev"
+    )
+    return trainer.train()

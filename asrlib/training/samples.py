@@ -1,0 +1,86 @@
+"""What a training shows of itself: random utterances as the model saw and heard them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from asrlib.data import SpeechDataset, collate, read_audio
+from asrlib.data.dataset import Item
+from asrlib.metrics import score_utterance
+from asrlib.model.acoustic import Augment
+from asrlib.randomness import generator
+from asrlib.tracking import spectrogram_figure
+
+if TYPE_CHECKING:
+    from asrlib.training.trainer import Trainer
+
+
+def random_items(dataset: SpeechDataset, count: int, epoch: int, seed: int) -> list[Item]:
+    """Up to ``count`` readable items of ``epoch``, chosen by (seed, epoch)."""
+    order = generator(seed, epoch, "samples").permutation(len(dataset))[:count]
+    items = [dataset[epoch, int(i)] for i in order]
+    return [item for item in items if isinstance(item, Item)]
+
+
+def log_samples(trainer: Trainer) -> None:
+    """Writes random samples of train and dev: texts with their errors, a spectrogram, its audio.
+
+    Those of train carry the augmentations of the epoch just finished, and the first of them is
+    written without them as well, so that ear and eye can compare. Leaves the model in evaluation mode.
+    """
+    epoch, count = trainer.progress.epoch - 1, trainer.options.log_samples
+    train, val = trainer.train_loader.dataset, trainer.val_loader.dataset
+    if items := random_items(train, count, epoch, trainer.seed):
+        ids = [item.utterance.id for item in items]
+        augment = partial(trainer.augmentations, epoch=epoch, utterance_ids=ids)
+        _log_table(trainer, "train", items, augment)
+        _log_first(trainer, "train", items[0], augment)
+        clean = replace(items[0], audio=read_audio(items[0].utterance.path))
+        _log_first(trainer, "clean_train", clean, None)
+    if items := random_items(val, count, epoch, trainer.seed):
+        _log_table(trainer, "val", items, None)
+        _log_first(trainer, "val", items[0], None)
+
+
+@torch.no_grad()
+def _forward(trainer: Trainer, items: list[Item], augment: Augment | None) -> dict:
+    model, batch = trainer.model.eval(), collate(items)
+    return model(batch["audio"].to(model.device), batch["audio_length"], augment)
+
+
+def _log_table(trainer: Trainer, part: str, items: list[Item], augment: Augment | None) -> None:
+    output = _forward(trainer, items, augment)
+    hypotheses = trainer.decoder(output["log_probs"], output["log_probs_length"])
+    rows = [_row(item, h.text) for item, h in zip(items, hypotheses, strict=True)]
+    trainer.writer.table(trainer.progress.step, f"samples_{part}", rows)
+
+
+def _log_first(trainer: Trainer, name: str, item: Item, augment: Augment | None) -> None:
+    """The spectrogram as the encoder gets it, and the audio that it was made of."""
+    if augment is not None:
+        augment = partial(augment, utterance_ids=[item.utterance.id])
+    spectrogram = _forward(trainer, [item], augment)["spectrogram"][0].float().cpu().numpy()
+    figure = spectrogram_figure(spectrogram, f"{name}: {item.utterance.id}")
+    trainer.writer.figure(trainer.progress.step, f"spectrogram_{name}", figure)
+    trainer.writer.audio(trainer.progress.step, f"audio_{name}", item.audio)
+
+
+def _row(item: Item, predict: str) -> dict:
+    scored = score_utterance(item.utterance.text or "", predict)
+    return {
+        "utterance_id": item.utterance.id,
+        "target": item.utterance.text,
+        "predict": predict,
+        "CER": _number(scored.characters.rate),
+        "WER": _number(scored.words.rate),
+    }
+
+
+def _number(rate: float) -> float | None:
+    """JSON has no nan; an empty target has no error rate."""
+    return None if math.isnan(rate) else rate
