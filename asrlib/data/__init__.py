@@ -1,0 +1,28 @@
+"""Data: any audio file, indexes of folders, datasets, batches."""
+
+from asrlib.data.audio import SAMPLE_RATE, AudioError, read_audio
+from asrlib.data.collate import collate
+from asrlib.data.dataset import (
+    CustomDirDataset,
+    DemoDataset,
+    LibriSpeechDataset,
+    ManifestDataset,
+    SpeechDataset,
+)
+from asrlib.data.sampler import BucketBatchSampler
+from asrlib.data.utterance import Index, Utterance
+
+__all__ = [
+    "SAMPLE_RATE",
+    "AudioError",
+    "BucketBatchSampler",
+    "CustomDirDataset",
+    "DemoDataset",
+    "Index",
+    "LibriSpeechDataset",
+    "ManifestDataset",
+    "SpeechDataset",
+    "Utterance",
+    "collate",
+    "read_audio",
+]

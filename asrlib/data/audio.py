@@ -1,0 +1,132 @@
+"""Any audio file → mono float32 at 16 kHz.
+
+soundfile (libsndfile) reads FLAC, WAV, MP3, Ogg/Vorbis and Opus by content; soxr resamples, because
+it is fast, streams, and unlike torchaudio needs nothing beyond the greedy path's requirements.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+SAMPLE_RATE = 16_000  # hertz; every model, feature and length in asrlib assumes it
+AUDIO_SUFFIXES = frozenset({".flac", ".wav", ".mp3", ".ogg", ".oga", ".opus"})
+MIN_RATE, MAX_RATE = 4_000, 384_000  # a header that claims more or less than this is not believed
+
+
+class AudioError(ValueError):
+    """An audio file that cannot be used; the message names the file and the reason."""
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a file's header says, before anything is decoded."""
+
+    duration: float  # seconds
+    sample_rate: int  # hertz
+    channels: int
+
+
+def is_audio(path: Path) -> bool:
+    return path.suffix.lower() in AUDIO_SUFFIXES
+
+
+def _open(path: Path | str) -> soundfile.SoundFile:
+    path = Path(path)
+    if not path.exists():
+        what = "a symbolic link to nothing" if path.is_symlink() else "no such file"
+        raise AudioError(f"{path}: {what}")
+    if path.stat().st_size == 0:
+        raise AudioError(f"{path}: empty file (0 bytes)")
+    try:
+        file = soundfile.SoundFile(path)
+    except (soundfile.SoundFileError, TypeError, OSError) as error:
+        raise AudioError(f"{path}: not readable as audio ({error})") from error
+    if not (file.channels >= 1 and MIN_RATE <= file.samplerate <= MAX_RATE):
+        file.close()
+        raise AudioError(f"{path}: header claims {file.samplerate} Hz, {file.channels} channels")
+    return file
+
+
+def audio_info(path: Path | str) -> AudioInfo:
+    """Duration, rate and channels from the header.
+
+    Raises:
+        AudioError: missing, empty or unreadable file, or a header that claims no samples.
+    """
+    with _open(path) as file:
+        if file.frames <= 0:
+            raise AudioError(f"{path}: no samples")
+        return AudioInfo(file.frames / file.samplerate, file.samplerate, file.channels)
+
+
+def _mono(samples: np.ndarray) -> np.ndarray:
+    """[n] or [n, channels] → float32 [n]; raises ``AudioError`` where a sample is not finite."""
+    samples = np.asarray(samples, dtype=np.float32)
+    if samples.ndim == 2:
+        samples = samples.mean(axis=1)
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{np.count_nonzero(~np.isfinite(samples))} samples are NaN or infinite")
+    return samples
+
+
+def to_mono_16k(samples: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Samples [n] or [n, channels] at ``sample_rate`` → float32 [S] at 16 kHz.
+
+    Channels are averaged. Raises ``AudioError`` for an empty or non-finite signal.
+    """
+    samples = _mono(samples)
+    if samples.size and sample_rate != SAMPLE_RATE:
+        samples = soxr.resample(samples, sample_rate, SAMPLE_RATE)
+    if samples.size == 0:  # as it came, or less than one sample at 16 kHz
+        raise AudioError("no samples")
+    return np.ascontiguousarray(samples)
+
+
+def stream_audio(path: Path | str) -> Iterator[np.ndarray]:
+    """The file in pieces, float32 [n] each, mono, 16 kHz, in constant memory.
+
+    Pieces follow what is really in the file: a header that claims more costs nothing.
+
+    Raises:
+        AudioError: missing, empty, corrupt or truncated before its first sample, or not finite.
+    """
+    with _open(path) as file:
+        resample = None
+        if file.samplerate != SAMPLE_RATE:
+            stream = soxr.ResampleStream(file.samplerate, SAMPLE_RATE, 1, dtype="float32")
+            resample = stream.resample_chunk
+        empty = True
+        try:
+            while len(samples := file.read(file.samplerate, dtype="float32", always_2d=True)):
+                empty = False
+                piece = _mono(samples)
+                yield piece if resample is None else resample(piece)
+        except (soundfile.SoundFileError, ValueError, MemoryError) as error:
+            raise AudioError(f"{path}: cannot be decoded ({error})") from error
+        if empty:
+            raise AudioError(f"{path}: no samples")
+        if resample is not None:
+            yield resample(np.zeros(0, dtype=np.float32), last=True)
+
+
+def read_audio(path: Path | str, max_seconds: float | None = None) -> np.ndarray | None:
+    """The whole file as float32 [S], mono, 16 kHz, in [-1, 1] as a rule.
+
+    Returns None for a file longer than ``max_seconds``, after reading no more than that.
+
+    Raises:
+        AudioError: see ``stream_audio``.
+    """
+    pieces, samples = [], 0
+    for piece in stream_audio(path):
+        pieces.append(piece)
+        samples += len(piece)
+        if max_seconds is not None and samples > max_seconds * SAMPLE_RATE:
+            return None
+    if not samples:
+        raise AudioError(f"{path}: no samples")
+    return np.concatenate(pieces)

@@ -1,0 +1,47 @@
+"""Any folder of audio: ``DIR/audio/ID.*`` and, where known, ``DIR/transcriptions/ID.txt``.
+
+The course's layout for data that the grader brings. Endings may be in upper case; transcripts may
+be missing for some files or for all. Every file in ``audio`` that is not hidden is expected to be a
+recording; one that libsndfile cannot read is left out by name.
+"""
+
+import re
+from pathlib import Path
+
+from asrlib.data.utterance import Index, cached_index
+
+
+def _scan(data_dir: Path, speaker_pattern: str | None) -> Index:
+    index = Index()
+    first_with_id: dict[str, Path] = {}
+    for path in sorted((data_dir / "audio").iterdir()):
+        if path.is_dir() or path.name.startswith("."):
+            continue
+        if (first := first_with_id.setdefault(path.stem, path)) != path:
+            index.skipped[str(path)] = f"{path}: has the same id as {first.name}"
+            continue
+        transcript = data_dir / "transcriptions" / f"{path.stem}.txt"
+        text = transcript.read_text("utf-8", "replace").strip() if transcript.exists() else None
+        match = re.search(speaker_pattern, path.stem) if speaker_pattern else None
+        index.add(path.stem, path, text, match.group(1) if match else None)
+    return index
+
+
+def custom_dir_index(data_dir: Path | str, speaker_pattern: str | None = None) -> Index:
+    """Index of ``data_dir``.
+
+    Args:
+        speaker_pattern: a regular expression whose first group is the speaker within an id, for
+            intervals over speakers; AN4's ``an391-mjwl-b`` takes ``-(.+)-``.
+
+    Raises:
+        FileNotFoundError: no folder ``data_dir/audio``.
+    """
+    data_dir = Path(data_dir).absolute()  # the cached paths must hold in any folder
+    if not (data_dir / "audio").is_dir():
+        raise FileNotFoundError(
+            f"no folder {(data_dir / 'audio').absolute()}: "
+            "a custom dataset keeps its recordings in DIR/audio and its texts in DIR/transcriptions"
+        )
+    layout = f"custom_dir {speaker_pattern}"
+    return cached_index(data_dir, layout, lambda: _scan(data_dir, speaker_pattern))

@@ -1,0 +1,166 @@
+"""Datasets: an index, and how an utterance of it becomes an item of a batch.
+
+A dataset holds no random state: item ``(epoch, i)`` is the same on every worker and in every run.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from asrlib.data.audio import AudioError, read_audio
+from asrlib.data.custom_dir import custom_dir_index
+from asrlib.data.librispeech import librispeech_index
+from asrlib.data.manifest import manifest_index
+from asrlib.data.utterance import Index, Utterance
+from asrlib.text import CTCTextEncoder, normalize, unspoken
+
+if TYPE_CHECKING:  # augmentations read audio: importing them here would close a circle
+    from asrlib.augmentations import WaveformAugmentations
+
+
+@dataclass(frozen=True)
+class Item:
+    """One utterance, ready for the collate function."""
+
+    utterance: Utterance  # its text normalised
+    audio: np.ndarray  # float32 [S]
+    tokens: tuple[int, ...] | None  # label ids [U], or None where the text is not known
+
+
+@dataclass(frozen=True)
+class SkippedItem:
+    """An utterance whose audio turned out to be unusable when it was read."""
+
+    utterance: Utterance
+    reason: str
+
+
+@dataclass(frozen=True)
+class LongItem:
+    """An utterance too long for a batch, to be read in windows."""
+
+    utterance: Utterance
+
+
+class SpeechDataset(torch.utils.data.Dataset):
+    """Utterances of an index, in its order.
+
+    Args:
+        index: what to read, and what was left out already.
+        text_encoder: makes ``tokens``; without it (inference) there are none.
+        augmentations: applied to the waveform of every item; training only.
+        training: leave out utterances that cannot be trained on: without words, with characters
+            whose sound is unknown (``asrlib.text.unspoken``), or outside the durations below.
+            Never set for dev and test, whose errors count whatever they hold.
+        min_duration, max_duration: seconds, for training.
+        limit: keep only this many, the first.
+        max_item_seconds: longer utterances become a ``LongItem``, without being read (inference).
+
+    Raises:
+        ValueError: nothing is left to read.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        text_encoder: CTCTextEncoder | None = None,
+        augmentations: "WaveformAugmentations | None" = None,
+        training: bool = False,
+        min_duration: float = 0.1,
+        max_duration: float = 30.0,
+        limit: int | None = None,
+        max_item_seconds: float | None = None,
+    ):
+        self.max_item_seconds = max_item_seconds
+        self.text_encoder, self.augmentations = text_encoder, augmentations
+        self.skipped = dict(index.skipped)
+        self.utterances: list[Utterance] = []
+        for utterance in index.utterances[:limit]:
+            reason = _untrainable(utterance, min_duration, max_duration) if training else None
+            if reason:
+                self.skipped[utterance.id] = reason
+                continue
+            text = None if utterance.text is None else normalize(utterance.text)
+            self.utterances.append(replace(utterance, text=text))
+        if not self.utterances:
+            raise ValueError(f"no usable utterance; left out: {self.skipped or 'none'}")
+        if self.skipped:
+            print(f"left out {len(self.skipped)} utterances:", file=sys.stderr)
+            for name, reason in list(self.skipped.items())[:10]:
+                print(f"  {name}: {reason}", file=sys.stderr)
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def __getitem__(self, key: tuple[int, int]) -> Item | SkippedItem | LongItem:
+        """The item of (epoch, index)."""
+        epoch, i = key
+        utterance = self.utterances[i]
+        try:
+            audio = read_audio(utterance.path, self.max_item_seconds)
+        except AudioError as error:
+            return SkippedItem(utterance, str(error))
+        if audio is None:
+            return LongItem(utterance)
+        if self.augmentations is not None:
+            audio = self.augmentations(audio, epoch, utterance.id)
+        tokens = None
+        if self.text_encoder is not None and utterance.text is not None:
+            tokens = tuple(self.text_encoder.encode(utterance.text))
+        return Item(utterance, audio, tokens)
+
+    def durations(self, epoch: int) -> np.ndarray:
+        """Seconds of every utterance in ``epoch``, its change of speed included: float64 [N]."""
+        durations = np.array([u.duration for u in self.utterances])
+        if self.augmentations is not None:
+            factor = self.augmentations.duration_factor
+            durations = durations * [factor(epoch, u.id) for u in self.utterances]
+        return durations
+
+
+def _untrainable(utterance: Utterance, min_duration: float, max_duration: float) -> str | None:
+    if utterance.text is None:
+        return "no transcript"
+    if characters := unspoken(utterance.text):
+        return f"its text has {characters!r}, whose sound is not known"
+    if not normalize(utterance.text):
+        return "its text is empty"
+    if not min_duration <= utterance.duration <= max_duration:
+        return f"{utterance.duration:.2f} s, outside {min_duration}–{max_duration} s"
+    return None
+
+
+class LibriSpeechDataset(SpeechDataset):
+    """Parts of a corpus in LibriSpeech's layout (``asrlib.data.librispeech``)."""
+
+    def __init__(self, data_dir: str, parts: Sequence[str], **options):
+        super().__init__(librispeech_index(data_dir, parts), **options)
+
+
+class CustomDirDataset(SpeechDataset):
+    """``DIR/audio`` with optional ``DIR/transcriptions`` (``asrlib.data.custom_dir``)."""
+
+    def __init__(self, data_dir: str, speaker_pattern: str | None = None, **options):
+        super().__init__(custom_dir_index(data_dir, speaker_pattern), **options)
+
+
+class ManifestDataset(SpeechDataset):
+    """A JSON-lines manifest (``asrlib.data.manifest``)."""
+
+    def __init__(self, path: str, **options):
+        super().__init__(manifest_index(path), **options)
+
+
+
+class DemoDataset(LibriSpeechDataset):
+    """A part of the synthetic corpus, which is made in ``data_dir`` on first use."""
+
+    def __init__(self, data_dir: str, part: str, **options):
+        # imported here: it needs espeak-ng's wheel, which is no requirement of the library
+        from asrlib.data.demo import ensure_demo_corpus
+
+        super().__init__(str(ensure_demo_corpus(data_dir)), [part], **options)

@@ -1,0 +1,54 @@
+"""Corpora in LibriSpeech's layout: ``PART/SPEAKER/CHAPTER/ID.flac`` and ``SPEAKER-CHAPTER.trans.txt``.
+
+Panayotov et al., "LibriSpeech: an ASR corpus based on public domain audio books", ICASSP 2015. The
+part may have any name and the audio any ending in ``AUDIO_SUFFIXES``.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from asrlib.data.audio import is_audio
+from asrlib.data.utterance import Index, cached_index
+
+
+def read_transcripts(path: Path) -> dict[str, str]:
+    """{utterance id: text} of one ``.trans.txt`` file: an id, a space and the words on each line."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return dict((*line.split(maxsplit=1), "")[:2] for line in lines if line.strip())
+
+
+def _scan_part(part: Path) -> Index:
+    index = Index()
+    for chapter in sorted({path.parent for path in part.glob("*/*/*") if is_audio(path)}):
+        speaker = chapter.parent.name
+        transcripts = {}
+        for path in sorted(chapter.glob("*.trans.txt")):
+            transcripts |= read_transcripts(path)
+        for path in sorted(filter(is_audio, chapter.iterdir())):
+            if path.stem in transcripts:
+                index.add(path.stem, path, transcripts[path.stem], speaker)
+            else:
+                index.skipped[str(path)] = f"{path}: not in the chapter's .trans.txt"
+    return index
+
+
+def librispeech_index(data_dir: Path | str, parts: Sequence[str]) -> Index:
+    """Index of one or more parts below ``data_dir``, such as ``["train-clean-100", "dev-clean"]``.
+
+    Raises:
+        FileNotFoundError: a part is missing; the message lists those that are there.
+        ValueError: a part holds no audio in LibriSpeech's layout.
+    """
+    index = Index()
+    for name in parts:
+        part = Path(data_dir).absolute() / name  # the cached paths must hold in any folder
+        if not part.is_dir():
+            there = sorted(p.name for p in Path(data_dir).glob("*") if p.is_dir())
+            raise FileNotFoundError(
+                f"no part {name!r} in {Path(data_dir).absolute()}; there are {there}"
+            )
+        found = cached_index(part, "librispeech", lambda part=part: _scan_part(part))
+        if not found.utterances:
+            raise ValueError(f"{part.absolute()}: no SPEAKER/CHAPTER/ID audio files in it")
+        index += found
+    return index

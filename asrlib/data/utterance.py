@@ -1,0 +1,105 @@
+"""An utterance, and the cached index of a folder of them.
+
+Scanning a large corpus reads every header once, so the result is kept as JSON lines in a cache that
+can be written to (data folders are read-only on Kaggle): ``$ASRLIB_CACHE``, else ``~/.cache/asrlib``.
+The key is the folder and what is in it (names, sizes, modification times), so a changed folder is
+scanned again.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from asrlib.data.audio import AudioError, audio_info
+from asrlib.files import write_atomically
+
+INDEX_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recording with its words, if they are known."""
+
+    id: str
+    path: str
+    text: str | None  # as found; datasets normalise it
+    duration: float  # seconds, from the header
+    speaker: str | None = None
+
+
+@dataclass
+class Index:
+    """Usable utterances in a fixed order, and what was left out: {path or id: reason}."""
+
+    utterances: list[Utterance] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def add(self, id: str, path: Path, text: str | None, speaker: str | None = None) -> None:
+        """Adds a file, or notes by name why it cannot be used."""
+        try:
+            duration = audio_info(path).duration
+        except AudioError as error:
+            self.skipped[str(path)] = str(error)
+        else:
+            self.utterances.append(Utterance(id, str(path), text, duration, speaker))
+
+    def __add__(self, other: "Index") -> "Index":
+        return Index(self.utterances + other.utterances, self.skipped | other.skipped)
+
+
+def cache_dir() -> Path:
+    """A folder for derived files: ``$ASRLIB_CACHE``, else ``$XDG_CACHE_HOME/asrlib`` or its default."""
+    if "ASRLIB_CACHE" in os.environ:
+        return Path(os.environ["ASRLIB_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "asrlib"
+
+
+def list_files(folder: Path) -> list[tuple[str, int, int]]:
+    """(relative path, bytes, mtime in ns) of every file below ``folder``, sorted.
+
+    Raises:
+        FileNotFoundError: no such folder, with the absolute path that was tried.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder.absolute()}: check the dataset's data_dir")
+    found = []
+    for root, _, names in os.walk(folder, followlinks=True):
+        for name in names:
+            path = os.path.join(root, name)
+            try:
+                stat = os.stat(path)
+            except OSError:  # a link to nothing; the scan names it
+                stat = os.lstat(path)
+            found.append((os.path.relpath(path, folder), stat.st_size, stat.st_mtime_ns))
+    return sorted(found)
+
+
+def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
+    """Writes one JSON object a line, under a temporary name until complete."""
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_atomically(path, text.encode())
+
+
+def cached_index(folder: Path, layout: str, scan: Callable[[], Index]) -> Index:
+    """The index of ``folder``, read from the cache if nothing in the folder changed.
+
+    Args:
+        layout: names the scanner and its options: part of the key.
+        scan: builds the index.
+    """
+    folder = folder.absolute()
+    state = repr((INDEX_VERSION, str(folder), layout, list_files(folder)))
+    key = hashlib.blake2b(state.encode(), digest_size=12).hexdigest()
+    path = cache_dir() / "index" / f"{folder.name}-{key}.jsonl"
+    if path.exists():
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return Index([Utterance(**row) for row in rows[1:]], rows[0]["skipped"])
+    index = scan()
+    try:
+        write_jsonl(path, [{"skipped": index.skipped}, *map(asdict, index.utterances)])
+    except OSError as error:  # a full or read-only disk costs a scan, not the run
+        print(f"index not cached in {path.parent}: {error}; set ASRLIB_CACHE to a writable folder")
+    return index
