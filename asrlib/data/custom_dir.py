@@ -13,17 +13,16 @@ from asrlib.data.utterance import Index, cached_index
 
 def _scan(data_dir: Path, speaker_pattern: str | None) -> Index:
     index = Index()
-    first_with_id: dict[str, Path] = {}
     for path in sorted((data_dir / "audio").iterdir()):
         if path.is_dir() or path.name.startswith("."):
-            continue
-        if (first := first_with_id.setdefault(path.stem, path)) != path:
-            index.skipped[str(path)] = f"{path}: has the same id as {first.name}"
             continue
         transcript = data_dir / "transcriptions" / f"{path.stem}.txt"
         text = transcript.read_text("utf-8", "replace").strip() if transcript.exists() else None
         match = re.search(speaker_pattern, path.stem) if speaker_pattern else None
         index.add(path.stem, path, text, match.group(1) if match else None)
+    for transcript in sorted((data_dir / "transcriptions").glob("*.txt")):
+        if not index.has(transcript.stem):
+            index.note_missing_audio(transcript.stem, transcript)
     return index
 
 

@@ -155,7 +155,6 @@ class ManifestDataset(SpeechDataset):
         super().__init__(manifest_index(path), **options)
 
 
-
 class DemoDataset(LibriSpeechDataset):
     """A part of the synthetic corpus, which is made in ``data_dir`` on first use."""
 

@@ -19,16 +19,20 @@ def read_transcripts(path: Path) -> dict[str, str]:
 
 def _scan_part(part: Path) -> Index:
     index = Index()
-    for chapter in sorted({path.parent for path in part.glob("*/*/*") if is_audio(path)}):
-        speaker = chapter.parent.name
-        transcripts = {}
+    for chapter in sorted(path for path in part.glob("*/*") if path.is_dir()):
+        texts: dict[str, str] = {}
+        listed_in: dict[str, Path] = {}
         for path in sorted(chapter.glob("*.trans.txt")):
-            transcripts |= read_transcripts(path)
+            texts |= (found := read_transcripts(path))
+            listed_in |= dict.fromkeys(found, path)
         for path in sorted(filter(is_audio, chapter.iterdir())):
-            if path.stem in transcripts:
-                index.add(path.stem, path, transcripts[path.stem], speaker)
+            if path.stem in texts:
+                index.add(path.stem, path, texts[path.stem], speaker=chapter.parent.name)
             else:
                 index.skipped[str(path)] = f"{path}: not in the chapter's .trans.txt"
+        for id, path in listed_in.items():
+            if not index.has(id):
+                index.note_missing_audio(id, path)
     return index
 
 
@@ -37,8 +41,10 @@ def librispeech_index(data_dir: Path | str, parts: Sequence[str]) -> Index:
 
     Raises:
         FileNotFoundError: a part is missing; the message lists those that are there.
-        ValueError: a part holds no audio in LibriSpeech's layout.
+        ValueError: a part is named twice, or holds no audio in LibriSpeech's layout.
     """
+    if len(set(parts)) < len(parts):
+        raise ValueError(f"a part is named twice in {list(parts)}")
     index = Index()
     for name in parts:
         part = Path(data_dir).absolute() / name  # the cached paths must hold in any folder

@@ -16,7 +16,7 @@ from pathlib import Path
 from asrlib.data.audio import AudioError, audio_info
 from asrlib.files import write_atomically
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,26 @@ class Index:
 
     utterances: list[Utterance] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    _path_of: dict[str, Path] = field(default_factory=dict, repr=False, compare=False)
 
     def add(self, id: str, path: Path, text: str | None, speaker: str | None = None) -> None:
-        """Adds a file, or notes by name why it cannot be used."""
+        """Adds a file, or notes by name why it cannot be used; of two with one id, the first counts."""
+        if (first := self._path_of.setdefault(id, path)) != path:
+            self.skipped[str(path)] = f"{path}: has the same id as {first.name}"
+            return
         try:
             duration = audio_info(path).duration
         except AudioError as error:
             self.skipped[str(path)] = str(error)
         else:
             self.utterances.append(Utterance(id, str(path), text, duration, speaker))
+
+    def note_missing_audio(self, id: str, transcript: Path) -> None:
+        """Notes a text whose recording is not there."""
+        self.skipped[id] = f"{id}: in {transcript}, but there is no such recording"
+
+    def has(self, id: str) -> bool:
+        return id in self._path_of
 
     def __add__(self, other: "Index") -> "Index":
         return Index(self.utterances + other.utterances, self.skipped | other.skipped)

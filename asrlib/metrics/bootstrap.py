@@ -17,8 +17,8 @@ from asrlib.randomness import generator
 def blocks(utterances: Sequence[ScoredUtterance]) -> np.ndarray:
     """Edits and reference words summed by speaker: int64 [number of speakers, 2]."""
     sums: dict[str, np.ndarray] = {}
-    for u in utterances:
-        key = f"speaker {u.speaker}" if u.speaker is not None else f"utterance {u.id}"
+    for number, u in enumerate(utterances):
+        key = f"speaker {u.speaker}" if u.speaker is not None else f"utterance {number}"
         sums.setdefault(key, np.zeros(2, dtype=np.int64))[:] += (u.words.total, u.words.reference)
     return np.array([sums[key] for key in sorted(sums)], dtype=np.int64).reshape(-1, 2)
 
