@@ -74,11 +74,11 @@ $(VENV): requirements.txt requirements-nodeps.txt requirements-dev.txt constrain
 	$$python -m venv --clear .venv
 	@rm -f $@
 	$(PIP) install -r requirements.txt -c constraints.txt
+	$(PIP) install -r requirements-dev.txt -c constraints.txt
 	@if command -v c++ >/dev/null && [ -f "$$($(RUN) -c '$(HEADER)')" ]; then \
 	    set -x; $(PIP) install --no-deps --no-build-isolation -r requirements-nodeps.txt; \
 	else \
 	    echo "No C++ compiler or no Python.h (Debian, Ubuntu: apt install g++ python3-dev): left out" \
 	        "requirements-nodeps.txt, which only BPE and LM decoding need." >&2; \
 	fi
-	$(PIP) install -r requirements-dev.txt -c constraints.txt
 	@touch $@

@@ -21,6 +21,15 @@ def cache_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session", autouse=True)
+def no_reports_home():
+    """The tracking libraries report their own errors over the network unless told not to."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_ERROR_REPORTING", "false")
+        patch.setenv("COMET_ERROR_TRACKING_ENABLE", "false")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def few_threads():
     """Small tensors on a shared machine: threads would only wait for each other."""
     torch.set_num_threads(1)

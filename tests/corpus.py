@@ -1,34 +1,62 @@
-"""A corpus for tests, made of tones: each letter has its pitch."""
+"""A corpus for tests, made of tones: each letter has its pitch; and configurations to train on it."""
 
 from pathlib import Path
 
 import numpy as np
 import soundfile
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig
 
 from asrlib.data import SAMPLE_RATE
 from asrlib.randomness import generator
 
 LETTER_SECONDS = 0.15
+GAP_SECONDS = 0.03  # after a letter, so that two equal ones are two
 
 
 def say(text: str) -> np.ndarray:
     """float32 [S] at 16 kHz: a tone a letter, silence for a space."""
     time = np.arange(int(LETTER_SECONDS * SAMPLE_RATE)) / SAMPLE_RATE
+    loud = np.where(time < LETTER_SECONDS - GAP_SECONDS, 0.3, 0.0)
     pitches = [0 if c == " " else 200 + 100 * (ord(c) - ord("a")) for c in text]
-    return np.concatenate([0.3 * np.sin(2 * np.pi * p * time) for p in pitches]).astype(np.float32)
+    tones = np.concatenate([loud * np.sin(2 * np.pi * p * time) for p in pitches])
+    hiss = 1e-3 * generator("hiss", text).standard_normal(len(tones))  # no room is silent
+    return (tones + hiss).astype(np.float32)
 
 
-def random_text(*key) -> str:
+def random_text(*key, longest: int = 4) -> str:
+    """1 to ``longest`` words of 1 to 3 letters, a function of the key."""
     rng = generator("text", *key)
-    words = ["".join(rng.choice(list("abcde"), rng.integers(1, 4))) for _ in range(4)]
-    return " ".join(words[: rng.integers(1, 5)])
+    count = rng.integers(1, longest + 1)
+    return " ".join("".join(rng.choice(list("abcde"), rng.integers(1, 4))) for _ in range(count))
 
 
-def write_custom_dir(folder: Path, count: int, seed: str) -> None:
+def write_custom_dir(folder: Path, count: int, seed: str, longest: int = 4) -> None:
     """``folder/{audio,transcriptions}`` with ``count`` utterances of two speakers, ids as in AN4."""
     for name in ("audio", "transcriptions"):
         (folder / name).mkdir(parents=True)
     for i in range(count):
-        id, text = f"{seed}{i}-s{i % 2}-b", random_text(seed, i)
+        id, text = f"{seed}{i}-s{i % 2}-b", random_text(seed, i, longest=longest)
         soundfile.write(folder / "audio" / f"{id}.flac", say(text), SAMPLE_RATE)
         (folder / "transcriptions" / f"{id}.txt").write_text(text)
+
+
+def configure(name: str, *overrides: str) -> DictConfig:
+    """The configuration that ``-cn=name`` with these overrides has on the command line."""
+    with initialize_config_module("asrlib.configs", version_base=None):
+        return compose(name, list(overrides))
+
+
+def tiny_overrides(root: Path, run_dir: Path) -> list[str]:
+    """A training of seconds on ``root/{train,dev,test}``, written by ``write_custom_dir``."""
+    return [
+        "datasets=an4",
+        f"datasets.root={root}",
+        f"run_dir={run_dir}",
+        "model.size=xxs",
+        "trainer.batch_seconds=4",
+        "trainer.epochs=2",
+        "trainer.num_workers=0",
+        "trainer.log_every=1",
+        "trainer.log_samples=3",
+    ]

@@ -85,7 +85,7 @@ def test_silence_gives_zeros(samples):
     spectrogram, lengths = LogMel()(torch.zeros(1, samples), torch.tensor([samples]))
     assert spectrogram.shape == (1, 80, samples // 160 + 1)
     assert lengths.tolist() == [samples // 160 + 1]
-    assert torch.equal(spectrogram, torch.zeros_like(spectrogram))
+    assert spectrogram.abs().max() < 1e-3  # rounding of the mean, not blown up to 1
 
 
 def test_a_single_sample_is_enough():

@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
 from safetensors.torch import load_file
 
 from asrlib import checkpoint
@@ -13,22 +12,7 @@ from asrlib.build import build
 from asrlib.result import Result, load_results, save_results
 from asrlib.training import Inferencer, build_trainer, train
 from asrlib.training.schedule import OneCycle, WarmupCosine
-from tests.corpus import write_custom_dir
-
-TINY = [
-    "datasets=an4",
-    "model.size=xxs",
-    "trainer.batch_seconds=4",
-    "trainer.epochs=2",
-    "trainer.num_workers=0",
-    "trainer.log_every=1",
-    "trainer.log_samples=3",
-]
-
-
-def configure(name: str, *overrides: str):
-    with initialize_config_module("asrlib.configs", version_base=None):
-        return compose(name, list(overrides))
+from tests.corpus import configure, tiny_overrides, write_custom_dir
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +24,7 @@ def corpus(tmp_path_factory):
 
 
 def tiny_config(corpus, run_dir, *overrides):
-    return configure("train", *TINY, f"datasets.root={corpus}", f"run_dir={run_dir}", *overrides)
+    return configure("train", *tiny_overrides(corpus, run_dir), *overrides)
 
 
 def weights(run_dir, name="step-*"):

@@ -9,12 +9,12 @@ scanned again.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from asrlib.data.audio import AudioError, audio_info
-from asrlib.files import write_atomically
+from asrlib.files import write_jsonl
 
 INDEX_VERSION = 2
 
@@ -86,12 +86,6 @@ def list_files(folder: Path) -> list[tuple[str, int, int]]:
                 stat = os.lstat(path)
             found.append((os.path.relpath(path, folder), stat.st_size, stat.st_mtime_ns))
     return sorted(found)
-
-
-def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
-    """Writes one JSON object a line, under a temporary name until complete."""
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_atomically(path, text.encode())
 
 
 def cached_index(folder: Path, layout: str, scan: Callable[[], Index]) -> Index:

@@ -11,6 +11,7 @@ Both sides go through the same normaliser. Edge cases, on purpose:
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 
 import jiwer
 
@@ -70,6 +71,26 @@ def score_utterance(
     words = _edits(reference.split(), hypothesis.split(), jiwer.process_words)
     characters = _edits(reference, hypothesis, jiwer.process_characters)
     return ScoredUtterance(id, speaker, reference, hypothesis, words, characters)
+
+
+def align_words(reference: str, hypothesis: str) -> list[tuple[str, str, str]]:
+    """(kind, reference word, hypothesis word) in order, of normalised texts.
+
+    Kinds are "equal", "substitute", "delete" and "insert"; the side without a word has "".
+    """
+    left, right = reference.split(), hypothesis.split()
+    if not left or not right:
+        deleted = [("delete", word, "") for word in left]
+        return deleted + [("insert", "", word) for word in right]
+    chunks = jiwer.process_words(" ".join(left), " ".join(right)).alignments[0]
+    aligned = []
+    for chunk in chunks:
+        pair = (
+            left[chunk.ref_start_idx : chunk.ref_end_idx],
+            right[chunk.hyp_start_idx : chunk.hyp_end_idx],
+        )
+        aligned += [(chunk.type, *words) for words in zip_longest(*pair, fillvalue="")]
+    return aligned
 
 
 class ErrorRate:

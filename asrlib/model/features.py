@@ -18,7 +18,7 @@ from asrlib.model.masking import length_mask, mask_time
 N_FFT = 512  # 32 ms at 16 kHz: the next power of two above the window
 WINDOW = 400  # 25 ms
 HOP = 160  # 10 ms: 100 frames per second
-FLOOR = 1e-10  # power below which a log would only measure rounding
+FLOOR = 1e-7  # of power: rounding to 16 bits leaves some 1e-8 in a bin, so digital silence is no outlier
 MIN_VARIANCE = 1e-2  # of log power; silence has none, and must not be blown up to 1
 
 

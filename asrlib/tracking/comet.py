@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import soundfile
 from matplotlib.figure import Figure
 
 from asrlib.data import SAMPLE_RATE
@@ -26,22 +27,26 @@ class CometMLWriter:
     """
 
     def __init__(self, run_dir: Path | str, settings: dict, project: str, name: str, mode: str):
+        offline = mode == "offline"
+        if offline:  # reporting its own errors is network too
+            os.environ.setdefault("COMET_ERROR_TRACKING_ENABLE", "false")
+        os.environ.setdefault("COMET_LOGGING_CONSOLE", "ERROR")
         try:
             import comet_ml
         except ImportError as error:
             raise ImportError("writer=cometml needs `pip install comet-ml`") from error
-        offline = mode == "offline"
         if not offline and not comet_ml.config.get_config("comet.api_key"):
             raise RuntimeError(
                 "no CometML key: set COMET_API_KEY; or log offline (writer.comet.mode=offline) and "
                 "`comet upload` later; or train with writer=local"
             )
         run_dir = Path(run_dir)
+        self._folder = run_dir / "comet"
+        self._folder.mkdir(parents=True, exist_ok=True)
         key_file = run_dir / "comet_experiment_key"
         known = key_file.exists()
         if not known:
             write_atomically(key_file, comet_ml.generate_guid())
-        os.environ.setdefault("COMET_LOGGING_CONSOLE", "ERROR")
         self._experiment = comet_ml.start(
             online=not offline,
             experiment_key=key_file.read_text(),
@@ -49,7 +54,7 @@ class CometMLWriter:
             project_name=project,
             experiment_config=comet_ml.ExperimentConfig(
                 name=name,
-                offline_directory=str(run_dir / "comet"),
+                offline_directory=str(self._folder),
                 log_code=False,
                 log_git_metadata=False,
                 auto_output_logging=False,
@@ -73,8 +78,10 @@ class CometMLWriter:
         self._experiment.log_figure(name, figure, step=step)
 
     def audio(self, step: int, name: str, samples: np.ndarray) -> None:
-        samples = np.clip(samples, -1.0, 1.0)
-        self._experiment.log_audio(samples, SAMPLE_RATE, file_name=f"{name}.wav", step=step)
+        # by file: of an array, comet-ml's offline archive keeps an empty one
+        path = self._folder / f"{name}-{step:07d}.wav"
+        soundfile.write(path, np.clip(samples, -1.0, 1.0), SAMPLE_RATE)
+        self._experiment.log_audio(str(path), file_name=path.name, step=step)
 
     def close(self) -> None:
         self._experiment.end()

@@ -17,8 +17,7 @@ import soundfile
 from matplotlib.figure import Figure
 
 from asrlib.data import SAMPLE_RATE
-from asrlib.data.utterance import write_jsonl
-from asrlib.files import write_atomically
+from asrlib.files import write_atomically, write_jsonl
 
 
 class LocalWriter:

@@ -68,7 +68,9 @@ class WandBWriter:
         self._run.log({name: self._wandb.Table(columns=columns, data=data)}, step=step)
 
     def figure(self, step: int, name: str, figure: Figure) -> None:
-        self._run.log({name: self._wandb.Image(figure)}, step=step)
+        figure.canvas.draw()  # as an array: given a figure, wandb wants pyplot's global state
+        pixels = np.asarray(figure.canvas.buffer_rgba())
+        self._run.log({name: self._wandb.Image(pixels)}, step=step)
 
     def audio(self, step: int, name: str, samples: np.ndarray) -> None:
         audio = self._wandb.Audio(np.clip(samples, -1.0, 1.0), sample_rate=SAMPLE_RATE)

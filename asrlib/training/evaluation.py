@@ -24,14 +24,29 @@ class Evaluation:
     """Hypotheses of a dataset by utterance id, their errors, and the mean loss a label."""
 
     hypotheses: dict[str, Hypothesis] = field(default_factory=dict)
+    paths: dict[str, str] = field(default_factory=dict)
     errors: ErrorRate = field(default_factory=ErrorRate)
     skipped: list[SkippedItem] = field(default_factory=list)
     loss: float = float("nan")
 
     def add(self, utterance: Utterance, hypothesis: Hypothesis) -> None:
         self.hypotheses[utterance.id] = hypothesis
+        self.paths[utterance.id] = utterance.path
         if utterance.text is not None:
             self.errors.add(utterance.text, hypothesis.text, utterance.id, utterance.speaker)
+
+    def rows(self) -> list[dict]:
+        """What ``asrlib.tracking.errors`` shows: ids, audio, target, predict, in the order decoded."""
+        targets = {u.id: u.reference for u in self.errors.utterances}
+        return [
+            {
+                "utterance_id": id,
+                "audio_path": self.paths[id],
+                "target": targets.get(id),
+                "predict": hypothesis.text,
+            }
+            for id, hypothesis in self.hypotheses.items()
+        ]
 
 
 @torch.no_grad()

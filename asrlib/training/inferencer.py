@@ -8,7 +8,7 @@ from asrlib.build import build
 from asrlib.checkpoint import find_checkpoint, read_state
 from asrlib.data.loader import make_loader
 from asrlib.decoding.longform import WINDOW_SECONDS
-from asrlib.files import write_atomically
+from asrlib.files import write_atomically, write_jsonl
 from asrlib.randomness import generator
 from asrlib.recognizer import Recognizer
 from asrlib.result import Result, current_commit, now, save_results, scores
@@ -47,6 +47,8 @@ class Inferencer:
         if options.save_path is not None:
             for id, hypothesis in evaluation.hypotheses.items():
                 write_atomically(Path(options.save_path) / f"{id}.txt", hypothesis.text + "\n")
+        if options.table_path is not None:
+            write_jsonl(Path(options.table_path), evaluation.rows())
         if options.result_path is not None:
             save_results(options.result_path, self.result(evaluation))
         return evaluation

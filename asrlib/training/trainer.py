@@ -26,10 +26,12 @@ from tqdm import tqdm
 from asrlib import checkpoint
 from asrlib.augmentations import SpectrogramAugmentations
 from asrlib.data import SAMPLE_RATE
+from asrlib.files import write_jsonl
 from asrlib.model import AcousticModel, CTCLoss
 from asrlib.randomness import torch_seed
 from asrlib.text import CTCTextEncoder
 from asrlib.tracking import Writer
+from asrlib.tracking.errors import HYPOTHESES
 from asrlib.training.evaluation import Decoder, evaluate
 from asrlib.training.samples import log_samples
 
@@ -108,7 +110,7 @@ class Trainer:
         self.augmentations = augmentations
         self.train_loader, self.val_loader = train_loader, val_loader
         self.writer, self.seed = writer, seed
-        self.checkpoints = run_dir / "checkpoints"
+        self.run_dir, self.checkpoints = run_dir, run_dir / "checkpoints"
         self.progress = Progress()
         self._base_rates = [group["lr"] for group in optimizer.param_groups]
 
@@ -241,6 +243,7 @@ class Trainer:
         log_samples(self)
         is_best = (errors.wer, errors.cer) < (progress.best_wer, progress.best_cer)
         if is_best:
+            write_jsonl(self.run_dir / HYPOTHESES, evaluation.rows())
             progress.best_wer, progress.best_cer = errors.wer, errors.cer
             progress.best_epoch, progress.evaluations_since_best = progress.epoch, 0
         else:

@@ -1,0 +1,46 @@
+"""Every configuration that can be chosen composes, and every class that one names exists."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+import asrlib.configs
+from tests.corpus import configure
+
+CONFIGS = Path(asrlib.configs.__file__).parent
+CHOICES = sorted(
+    (path.parent.name, path.stem) for path in CONFIGS.glob("*/*.yaml") if path.stem != "__init__"
+)
+
+
+def targets(node):
+    """Every ``_target_`` below ``node``."""
+    if isinstance(node, DictConfig):
+        for key in node:
+            if key == "_target_":
+                yield node[key]
+            elif not OmegaConf.is_missing(node, key):
+                yield from targets(node[key])
+    elif isinstance(node, ListConfig):
+        for value in node:
+            yield from targets(value)
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_choice_composes_and_names_what_exists(group, choice):
+    name = "inference" if group == "decoder" else "train"
+    config = configure(name, f"{group}={choice}")
+    OmegaConf.update(config, "datasets.root", "anywhere", force_add=True)
+    found = list(targets(config))
+    assert found
+    for target in found:
+        module, _, attribute = target.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), target
+
+
+def test_one_batch_composes_without_augmentation():
+    config = configure("one_batch")
+    assert config.augmentations.waveform == {}
+    assert config.datasets.val == config.datasets.train
