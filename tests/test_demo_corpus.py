@@ -24,6 +24,7 @@ from asrlib.data.demo import (
     voices,
 )
 from asrlib.data.demo_text import MOST_WORDS, sentences, transcript, vocabulary
+from asrlib.data.espeak import speak
 
 TINY = {"test": 25, "dev": 10, "train": 40}
 SENTENCE = "The doctor's sister didn't want to go."
@@ -165,7 +166,7 @@ def test_an_unknown_timbre_is_an_error():
 
 def test_speech_that_fails_is_an_error(capfd):
     with pytest.raises(RuntimeError, match="gave no speech"):
-        synthesise(Voice(1, "no-such-accent", "m1", 170, 50), SENTENCE)
+        speak("no-such-accent", "m1", 170, 50, SENTENCE)
 
 
 def test_the_folder_has_librispeechs_layout(tiny_corpus):

@@ -5,46 +5,33 @@ Design choices:
 * A voice is an accent, a voice variant (timbre), a speed and a pitch. The timbres of train, dev and
   test are disjoint, and near copies of one timbre (such as ``steph`` and ``steph2``) are kept in the
   same part; the accents are shared. Robot, whisper and creaking variants are left out.
-* espeak-ng comes as a shared library in the ``espeakng-loader`` wheel and is called with ctypes. It
-  keeps state between utterances which it offers no way to reset (the place in the flutter table that
-  wavers the pitch, echo), and seeds its noise from the clock. So each utterance is spoken in a fresh
-  forked process with a fixed noise seed: the samples depend on voice and text alone.
-* Nothing is added to or trimmed from the audio; 22050 Hz is resampled to 16 kHz with soxr, and an
-  utterance is made quieter only where its peak would pass ``HIGHEST_PEAK``.
+* Nothing is added to or trimmed from the audio; an utterance is made quieter only where its peak
+  would pass ``HIGHEST_PEAK``.
 * All draws are pure functions of (seed, split, speaker); the folder is renamed into place when whole.
 
 ``python -m asrlib.data.demo --root data/demo --seed 0`` makes the corpus and prints its statistics.
 """
 
 import argparse
-import ctypes
 import itertools
 import json
 import multiprocessing
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import soundfile
-import soxr
 
+from asrlib.data.audio import SAMPLE_RATE
 from asrlib.data.demo_text import sentences, transcript
+from asrlib.data.espeak import speak
 from asrlib.files import folder_written_atomically
 from asrlib.randomness import generator
 
-try:
-    import espeakng_loader
-except ImportError as error:
-    raise ImportError(
-        "the demonstration corpus needs espeakng-loader: pip install -r requirements-dev.txt"
-    ) from error
-
 VERSION = 1
-SAMPLE_RATE = 16_000
 HIGHEST_PEAK = 0.95
 WORDS = {"test": 2400, "dev": 780, "train": 10_750}  # chosen for 12, 4 and 57 minutes
 CHAPTER_LENGTH = 8  # utterances
@@ -146,72 +133,13 @@ def _dealt(speakers: Sequence[Voice], texts: Sequence[str]) -> list[Line]:
     return lines
 
 
-_Callback = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
-)
-
-
-def _checked(status: int, call: str) -> int:
-    if status < 0 or (status > 0 and call != "espeak_Initialize"):
-        raise RuntimeError(f"espeak-ng: {call} returned {status}")
-    return status
-
-
-def _run_espeak(voice: Voice, sentence: str) -> tuple[int, bytes]:
-    """Sample rate in Hz and 16-bit samples; to be called once in the life of a process."""
-    lib = ctypes.CDLL(espeakng_loader.get_library_path())
-    chunks: list[bytes] = []
-
-    @_Callback
-    def collect(samples, count, events):
-        if samples and count > 0:
-            chunks.append(ctypes.string_at(samples, 2 * count))
-        return 0
-
-    # from espeak-ng's speak_lib.h: synchronous output, do not exit on errors, UTF-8; 1 rate, 3 pitch
-    data = espeakng_loader.get_data_path().encode()
-    rate = _checked(lib.espeak_Initialize(2, 0, data, 0x8000), "espeak_Initialize")
-    lib.espeak_SetSynthCallback(collect)
-    lib.espeak_ng_SetRandSeed(ctypes.c_long(1))
-    name = _ACCENT_FILES[voice.accent] + ("" if voice.timbre == "default" else f"+{voice.timbre}")
-    _checked(lib.espeak_SetVoiceByName(name.encode()), f"espeak_SetVoiceByName({name})")
-    _checked(lib.espeak_SetParameter(1, voice.rate, 0), "espeak_SetParameter")
-    _checked(lib.espeak_SetParameter(3, voice.pitch, 0), "espeak_SetParameter")
-    text = sentence.encode()
-    _checked(lib.espeak_Synth(text, len(text) + 1, 0, 1, 0, 1, None, None), "espeak_Synth")
-    _checked(lib.espeak_Synchronize(), "espeak_Synchronize")
-    return rate, b"".join(chunks)
-
-
-def _send_espeak(connection: Connection, voice: Voice, sentence: str) -> None:
-    connection.send(_run_espeak(voice, sentence))
-
-
 def synthesise(voice: Voice, sentence: str) -> np.ndarray:
     """Samples of ``sentence``: int16, shape [samples], 16 kHz; a function of the arguments alone.
 
     Raises:
-        RuntimeError: espeak-ng refused the voice, or its process died.
-        ValueError: no such timbre, or the platform cannot fork processes (Windows).
+        as ``asrlib.data.espeak.speak``.
     """
-    # espeak-ng itself would fall back on its default timbre without a word
-    variants = Path(espeakng_loader.get_data_path()) / "voices" / "!v"
-    if voice.timbre != "default" and not (variants / voice.timbre).is_file():
-        raise ValueError(f"espeak-ng has no voice variant {voice.timbre!r} in {variants}")
-    fork = multiprocessing.get_context("fork")
-    receiver, sender = fork.Pipe(duplex=False)
-    process = fork.Process(target=_send_espeak, args=(sender, voice, sentence))
-    process.start()
-    sender.close()
-    try:
-        rate, pcm = receiver.recv()
-    except EOFError:
-        raise RuntimeError(f"espeak-ng gave no speech for {voice}: {sentence!r}") from None
-    finally:
-        process.join()
-        receiver.close()
-    samples = np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
-    samples = soxr.resample(samples, rate, SAMPLE_RATE)
+    samples = speak(_ACCENT_FILES[voice.accent], voice.timbre, voice.rate, voice.pitch, sentence)
     samples *= min(1.0, HIGHEST_PEAK / max(float(np.abs(samples).max()), 1e-9))
     return np.round(samples * 32767).astype(np.int16)
 

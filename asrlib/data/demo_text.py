@@ -25,9 +25,9 @@ MOST_WORDS = 39  # the slowest voice says this many in under 15 seconds
 
 # "_" stands for a space inside one filler.
 _LISTS = {
-    "person": """doctor teacher farmer driver nurse baker neighbor painter singer lawyer student
-        captain soldier waiter manager pilot dentist artist sailor gardener policeman librarian
-        butcher plumber reporter  visitor judge actor  lady guest  scientist""",
+    "person": """doctor teacher farmer driver nurse baker neighbor painter singer lawyer student captain
+        soldier waiter manager pilot dentist artist sailor gardener policeman librarian butcher
+        plumber reporter visitor judge actor lady guest scientist""",
     "kin": "sister brother mother father daughter grandmother husband wife friend cousin uncle nephew",
     "owner": """the_doctor's the_teacher's the_farmer's my_sister's my_brother's my_mother's
         her_father's his_friend's our_neighbor's the_king's the_captain's the_children's
@@ -35,55 +35,49 @@ _LISTS = {
     "name": """anna david peter maria thomas emma oliver susan robert julia martin helen simon laura
         kevin alice victor nina andrew sophie daniel rebecca george""",
     "place": """kitchen garden station school market library hospital office church park village hotel
-        museum restaurant bridge river lake farm factory theater airport beach castle bakery harbor
-        bank island forest mountain  college tower  valley town city
-        gate supermarket""",
+        museum restaurant bridge river lake farm factory theater airport beach castle bakery
+        harbor bank island forest mountain college tower valley town city gate supermarket""",
     "thing": """book bag coat hat key lamp table chair letter camera bicycle ticket cup knife spoon
-        bottle basket blanket clock picture pencil map radio phone computer guitar umbrella watch
-        mirror ladder hammer jacket  scarf wallet suitcase newspaper candle  brush carpet
-        pillow notebook magazine  kite rope toy boat truck tent shirt dress belt desk sofa present
-        package  violin """,
+        bottle basket blanket clock picture pencil map radio phone computer guitar umbrella
+        watch mirror ladder hammer jacket scarf wallet suitcase newspaper candle brush carpet
+        pillow notebook magazine kite rope toy boat truck tent shirt dress belt desk sofa
+        present package violin""",
     "food": """bread cheese soup rice chicken butter coffee tea milk sugar honey salad cake fruit
         chocolate juice fish pasta garlic water salt pepper jam toast bacon yogurt corn lemonade""",
     "animal": """dog cat horse rabbit cow duck goat pig monkey elephant lion tiger fox mouse bird frog
         turtle donkey puppy squirrel wolf snake""",
-    "plural": """apples flowers windows  animals shoes gloves buttons
-        potatoes oranges bananas eggs onions stamps coins tools  houses trees leaves stones plates
-        glasses    cookies tomatoes""",
+    "plural": """apples flowers windows animals shoes gloves buttons potatoes oranges bananas eggs onions
+        stamps coins tools houses trees leaves stones plates glasses cookies tomatoes""",
     "vpast": """bought found lost sold dropped carried hid borrowed broke cleaned repaired brought
-        painted moved noticed wanted needed forgot took stole  kept  loved
-        chose""",
+        painted moved noticed wanted needed forgot took stole kept loved chose""",
     "vbase": """carry find sell open move clean paint borrow bring use remember change lift choose
-        return throw touch hold lend  share keep take forget hide  draw pull push
-       """,
+        return throw touch hold lend share keep take forget hide draw pull push""",
     "vi_past": """laughed waited slept smiled cried shouted danced sang worked arrived fell listened
-        talked  whispered walked ran  traveled   disappeared
-        jumped stopped """,
+        talked whispered walked ran traveled disappeared jumped stopped""",
     "ving": """sleeping singing reading cooking working waiting playing dancing running swimming
-        learning  smiling  eating talking  crying  shopping fishing
-       """,
+        learning smiling eating talking crying shopping fishing""",
     "adj": """old new small big heavy expensive cheap beautiful broken dirty empty strange wooden
-        wonderful tiny enormous simple modern ancient lovely ugly plastic silver golden shiny thick
-        thin perfect ordinary light dark soft valuable rusty little large special""",
+        wonderful tiny enormous simple modern ancient lovely ugly plastic silver golden shiny
+        thick thin perfect ordinary light dark soft valuable rusty little large special""",
     "color": "red blue green yellow white black brown purple orange pink gray",
-    "mood": """tired happy angry hungry thirsty busy quiet nervous friendly sad kind clever lazy
-        lonely proud sick strong polite brave careful rich jealous patient excited shy
-        curious surprised calm rude popular lucky""",
-    "manner": """quickly slowly quietly loudly carefully suddenly happily easily politely gently
-        silently together immediately angrily alone outside upstairs""",
+    "mood": """tired happy angry hungry thirsty busy quiet nervous friendly sad kind clever lazy lonely
+        proud sick strong polite brave careful rich jealous patient excited shy curious
+        surprised calm rude popular lucky""",
+    "manner": """quickly slowly quietly loudly carefully suddenly happily easily politely gently silently
+        together immediately angrily alone outside upstairs""",
     "often": "always never often usually sometimes rarely",
-    "past_time": """yesterday last_week last_month last_year last_summer last_winter last_night
-        this_morning this_afternoon this_evening on_monday on_tuesday on_wednesday on_thursday
-        on_friday on_saturday on_sunday in_january in_april in_june  in_october in_december
-        after_lunch after_dinner before_breakfast at_midnight at_noon in_the_spring in_autumn""",
-    "next_time": """tomorrow tonight next_week next_month next_year next_monday next_friday
-        on_saturday on_sunday after_breakfast after_dinner before_lunch""",
+    "past_time": """yesterday last_week last_month last_year last_summer last_winter last_night this_morning
+        this_afternoon this_evening on_monday on_tuesday on_wednesday on_thursday on_friday
+        on_saturday on_sunday in_january in_april in_june in_october in_december after_lunch
+        after_dinner before_breakfast at_midnight at_noon in_the_spring in_autumn""",
+    "next_time": """tomorrow tonight next_week next_month next_year next_monday next_friday on_saturday
+        on_sunday after_breakfast after_dinner before_lunch""",
     "number": "three five six seven nine ten eleven twelve twenty thirty forty fifty",
     "sky": "raining snowing sunny cloudy cold hot foggy windy freezing",
-    "event": """party concert wedding meeting match lesson movie festival exam race journey holiday
-        trip flight lecture game""",
-    "quality": """boring exciting terrible interesting long short difficult amazing noisy funny
-        dangerous important disappointing pleasant""",
+    "event": """party concert wedding meeting match lesson movie festival exam race journey holiday trip
+        flight lecture game""",
+    "quality": """boring exciting terrible interesting long short difficult amazing noisy funny dangerous
+        important disappointing pleasant""",
     "vehicle": "bus train plane ship taxi ferry tram",
     "told": "said thought believed hoped  promised heard decided learned ",
     "body": "hand arm leg head shoulder finger knee foot elbow neck",
