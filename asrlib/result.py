@@ -1,7 +1,11 @@
-"""One published number, with all that is needed to repeat and to doubt it."""
+"""One published number, with all that is needed to repeat and to doubt it.
+
+python -m asrlib.result report/results/*.json    prints the rows as a table for the README
+"""
 
 import json
 import subprocess
+import sys
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -97,3 +101,35 @@ def load_results(path: Path | str) -> list[Result]:
         if set(row) != names:
             raise ValueError(f"{path}: fields differ from the schema in {sorted(set(row) ^ names)}")
     return [Result(**row) for row in rows]
+
+
+def markdown_table(paths: list[Path]) -> str:
+    """The rows of ``paths`` as a Markdown table, best WER first within each test set."""
+    header = (
+        "| model | trained on | tested on | decoder | WER % (95 % interval) | CER % | parameters "
+        "| hours, device | row |\n|---|---|---|---|---|---|---|---|---|"
+    )
+    rows = [(row, path) for path in paths for row in load_results(path)]
+    rows.sort(key=lambda pair: (pair[0].test_data, pair[0].wer))
+    return "\n".join([header, *(_markdown_row(row, path) for row, path in rows)])
+
+
+def _markdown_row(row: Result, path: Path) -> str:
+    interval = "–".join(f"{x:.1f}" for x in row.wer_interval) if row.wer_interval else "one speaker"
+    hours = "" if row.train_hours is None else f"{row.train_hours:.1f} h, "
+    cells = [
+        f"{row.system} {row.name}",
+        row.train_data,
+        row.test_data,
+        row.decoder,
+        f"**{row.wer:.1f}** ({interval})",
+        f"{row.cer:.1f}",
+        f"{row.parameters / 1e6:.1f} M",
+        hours + row.device,
+        f"[{path.name}]({path.as_posix()})",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    print(markdown_table([Path(argument) for argument in sys.argv[1:]]))

@@ -218,7 +218,7 @@ def test_a_cache_that_cannot_be_written_does_not_stop_the_run(
     assert "ASRLIB_CACHE" in capsys.readouterr().out
 
 
-def test_training_leaves_out_what_it_cannot_use_and_evaluation_keeps_it(custom_dir, capsys):
+def test_training_leaves_out_what_it_cannot_use_and_evaluation_keeps_it(custom_dir):
     (custom_dir / "transcriptions" / "a1-ann-b.txt").write_text("Room 5")
     (custom_dir / "transcriptions" / "a2-bob-b.txt").write_text("...")
     index = custom_dir_index(custom_dir)
@@ -228,7 +228,6 @@ def test_training_leaves_out_what_it_cannot_use_and_evaluation_keeps_it(custom_d
     assert "'5'" in training.skipped["a1-ann-b"]
     assert "empty" in training.skipped["a2-bob-b"]
     assert "no transcript" in training.skipped["a4-bob-b"]
-    assert "a4-bob-b" in capsys.readouterr().err
     with pytest.raises(ValueError, match="no usable utterance"):
         SpeechDataset(index, training=True, max_duration=0.2)
 

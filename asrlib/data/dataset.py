@@ -3,7 +3,6 @@
 A dataset holds no random state: item ``(epoch, i)`` is the same on every worker and in every run.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -88,10 +87,6 @@ class SpeechDataset(torch.utils.data.Dataset):
             self.utterances.append(replace(utterance, text=text))
         if not self.utterances:
             raise ValueError(f"no usable utterance; left out: {self.skipped or 'none'}")
-        if self.skipped:
-            print(f"left out {len(self.skipped)} utterances:", file=sys.stderr)
-            for name, reason in list(self.skipped.items())[:10]:
-                print(f"  {name}: {reason}", file=sys.stderr)
 
     def __len__(self) -> int:
         return len(self.utterances)

@@ -35,12 +35,14 @@ def spectrogram_figure(
         origin="lower",
         aspect="auto",
         interpolation="nearest",
+        vmin=-2.5,  # standard deviations; a rare outlier must not take all the colours
+        vmax=3.0,
         extent=(0, frames / FRAMES_PER_SECOND, -0.5, n_mels - 0.5),
     )
     ticks = np.linspace(0, n_mels - 1, 6).round()
     axes.set_yticks(ticks, [f"{mel_frequency(t, n_mels, f_min, f_max):.0f}" for t in ticks])
     axes.set(xlabel="time (s)", ylabel="frequency (Hz)", title=title)
-    figure.colorbar(image, ax=axes, label="normalised log power")
+    figure.colorbar(image, ax=axes, label="log power (std. dev.)", extend="both")
     return figure
 
 
@@ -54,7 +56,8 @@ def curves_figure(rows: Sequence[dict]) -> Figure:
             if points:
                 axes.plot(*zip(*points, strict=True), label=name, marker="." * ("val" in name))
         axes.set(xlabel="step", ylabel="nats per label" if place == 1 else "percent")
-        axes.set_ylim(bottom=0)
+        # the first steps tower over the rest: a CTC loss falls by a factor of ten in no time
+        axes.set_ylim(bottom=0, top=5 if place == 1 else 102)
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()

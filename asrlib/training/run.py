@@ -72,4 +72,13 @@ def train(config: DictConfig) -> Progress:
         f"{len(trainer.train_loader.dataset)} utterances to train on, "
         f"{len(trainer.val_loader.dataset)} for dev"
     )
+    for loader in (trainer.train_loader, trainer.val_loader):
+        _tell_skipped(loader.dataset.skipped)
     return trainer.train()
+
+
+def _tell_skipped(skipped: dict[str, str], most: int = 10) -> None:
+    if skipped:
+        print(f"left out {len(skipped)} utterances:", file=sys.stderr)
+        for name, reason in list(skipped.items())[:most]:
+            print(f"  {name}: {reason}", file=sys.stderr)
