@@ -34,8 +34,8 @@ format: $(VENV) ## format, and fix what can be fixed
 	$(RUN) -m ruff format .
 
 train-an4: an4-data $(VENV) ## train DeepSpeech2 on CMU AN4: make train-an4 DATA=DIR
-	$(RUN) train.py experiment=an4_deepspeech2 "datasets.root='$(DATA)'"
-	$(RUN) inference.py datasets=an4 "datasets.root='$(DATA)'" \
+	$(RUN) train.py experiment=an4_deepspeech2 "datasets.root=$(DATA)"
+	$(RUN) inference.py datasets=an4 "datasets.root=$(DATA)" \
 	    inferencer.from_pretrained=outputs/an4-deepspeech2 \
 	    inferencer.result_path=report/results/an4-deepspeech2.json
 
