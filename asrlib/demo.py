@@ -4,7 +4,6 @@ Makes the synthetic corpus, overfits one batch with the MLP, trains a small Deep
 it on voices and sentences that it never heard. Every step is a command that could be typed.
 """
 
-import json
 import shlex
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import time
 from pathlib import Path
 
 from asrlib.result import load_results
-from asrlib.tracking import curves_figure
+from asrlib.tracking.local import read_metrics
 
 RUN = Path("outputs/demo")
 TARGET_WER = 15.0  # percent, greedy, on the test part
@@ -27,18 +26,14 @@ def run(*arguments: str) -> None:
         sys.exit(f"demo: the command above ended with status {status}")
 
 
-def read_metrics(run_dir: Path) -> list[dict]:
-    """The rows of a run's ``metrics.jsonl``."""
-    return [json.loads(line) for line in (run_dir / "logs" / "metrics.jsonl").open()]
-
-
 def main() -> None:
     started = time.monotonic()
     run("-m", "asrlib.data.demo")
 
     one_batch = RUN / "one_batch"
     run("train.py", "-cn=one_batch", f"run_dir={one_batch}")
-    last = [row for row in read_metrics(one_batch) if "CER_val" in row][-1]
+    rows = read_metrics(one_batch / "logs" / "metrics.jsonl")
+    last = [row for row in rows if "CER_val" in row][-1]
     if not (last["loss_val"] < TARGET_LOSS and last["CER_val"] == 0):
         sys.exit(f"demo: the MLP did not learn its batch by heart: {last}")
     print(f"one batch by heart: loss {last['loss_val']:.4f}, CER {last['CER_val']:.0f} %")
@@ -53,11 +48,10 @@ def main() -> None:
         f"inferencer.result_path={result_path}",
         "inferencer.show=10",
     )
-    curves_figure(read_metrics(RUN)).savefig(RUN / "learning_curves.png", dpi=100)
     result = load_results(result_path)[0]
     minutes = (time.monotonic() - started) / 60
     print(
-        f"\n{RUN}: checkpoints/ (the model), logs/ (figures, audio, tables), learning_curves.png, "
+        f"\n{RUN}: checkpoints/ (the model), logs/ (figures, audio, tables), "
         f"predictions/, result.json\ntest WER {result.wer:.2f} % "
         f"(95 % interval {result.wer_interval[0]:.1f}–{result.wer_interval[1]:.1f}), "
         f"{minutes:.1f} minutes in all"

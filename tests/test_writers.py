@@ -72,6 +72,7 @@ def test_the_local_log_holds_every_item(corpus, tmp_path):
         assert list((tmp_path / "logs").glob(f"spectrogram_{name}-*.png"))
         audio = next((tmp_path / "logs").glob(f"audio_{name}-*.flac"))
         assert soundfile.info(audio).frames > 1000
+    assert (tmp_path / "logs/learning_curves.png").stat().st_size > 5000
     heard, clean = (
         soundfile.read(tmp_path / f"logs/audio_{name}-{progress.step:07d}.flac")[0]
         for name in ("train", "clean_train")

@@ -6,6 +6,7 @@
 | ``logs/NAME-STEP.jsonl`` | a table, one row a line |
 | ``logs/NAME-STEP.png`` | a figure |
 | ``logs/NAME-STEP.flac`` | audio, 16 kHz |
+| ``logs/learning_curves.png`` | losses and error rates by step, when the training ends or stops |
 """
 
 import json
@@ -18,6 +19,7 @@ from matplotlib.figure import Figure
 
 from asrlib.data import SAMPLE_RATE
 from asrlib.files import write_atomically, write_jsonl
+from asrlib.tracking.figures import curves_figure
 
 
 class LocalWriter:
@@ -51,10 +53,19 @@ class LocalWriter:
         soundfile.write(self._path(step, name, "flac"), samples, SAMPLE_RATE)
 
     def close(self) -> None:
-        """Nothing is buffered."""
+        """Draws the learning curves; all else is written already."""
+        if self.metrics.exists():
+            curves_figure(read_metrics(self.metrics)).savefig(
+                self.folder / "learning_curves.png", dpi=100
+            )
 
     def _path(self, step: int, name: str, suffix: str) -> Path:
         return self.folder / f"{name}-{step:07d}.{suffix}"
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """The rows of a ``metrics.jsonl``."""
+    return [json.loads(row) for row in path.read_text().splitlines()]
 
 
 def _step(row: str) -> float:
