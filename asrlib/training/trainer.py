@@ -11,6 +11,7 @@ Design choices:
 """
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -173,7 +174,7 @@ class Trainer:
         for batch in batches:
             for item in batch["skipped"]:
                 self.progress.unreadable[item.utterance.id] = item.reason
-                tqdm.write(f"left out {item.utterance.id}: {item.reason}")
+                _tell(f"left out {item.utterance.id}: {item.reason}")
         batches = [batch for batch in batches if "audio" in batch]
         frames = [self.model.output_length(batch["audio_length"]) for batch in batches]
         count = sum(map(self.criterion.count, batches, frames))
@@ -212,7 +213,7 @@ class Trainer:
     def _note_infeasible(self, ids: list[str]) -> None:
         for id in ids:
             if id not in self.progress.infeasible:
-                tqdm.write(f"left out {id}: more labels than frames for CTC")
+                _tell(f"left out {id}: more labels than frames for CTC")
             self.progress.infeasible[id] = self.progress.infeasible.get(id, 0) + 1
 
     def _log(self, epoch: float, measured: list[dict[str, float]], elapsed: float) -> None:
@@ -248,7 +249,7 @@ class Trainer:
             progress.best_epoch, progress.evaluations_since_best = progress.epoch, 0
         else:
             progress.evaluations_since_best += 1
-        tqdm.write(
+        _tell(
             f"epoch {progress.epoch:3d}  step {progress.step:6d}  loss_val {evaluation.loss:.3f}  "
             f"WER_val {errors.wer:6.2f} %  CER_val {errors.cer:6.2f} %{'  best' if is_best else ''}"
         )
@@ -282,7 +283,13 @@ class Trainer:
         state.pop("optimizer")
         self.progress = Progress(**state | {"command": self.progress.command})
         self.writer.rewind(self.progress.step)
-        tqdm.write(f"going on from {latest.name}, after epoch {self.progress.epoch}")
+        _tell(f"going on from {latest.name}, after epoch {self.progress.epoch}")
+
+
+def _tell(line: str) -> None:
+    """Prints a line above the progress bar, at once also where the output is a pipe or a file."""
+    tqdm.write(line)
+    sys.stdout.flush()
 
 
 def _groups(batches: DataLoader, size: int) -> Iterator[list[dict]]:
