@@ -15,6 +15,7 @@ from asrlib.data.custom_dir import custom_dir_index
 from asrlib.data.librispeech import librispeech_index
 from asrlib.data.manifest import manifest_index
 from asrlib.data.utterance import Index, Utterance
+from asrlib.randomness import generator
 from asrlib.text import CTCTextEncoder, normalize, unspoken
 
 if TYPE_CHECKING:  # augmentations read audio: importing them here would close a circle
@@ -50,7 +51,8 @@ class SpeechDataset(torch.utils.data.Dataset):
 
     Args:
         index: what to read, and what was left out already.
-        text_encoder: makes ``tokens``; without it (inference) there are none.
+        text_encoder: makes ``tokens``; without it (inference) there are none. May be set later, as it
+            may have to be learned from the texts.
         augmentations: applied to the waveform of every item; training only.
         training: leave out utterances that cannot be trained on: without words, with characters
             whose sound is unknown (``asrlib.text.unspoken``), or outside the durations below.
@@ -58,6 +60,7 @@ class SpeechDataset(torch.utils.data.Dataset):
         min_duration, max_duration: seconds, for training.
         limit: keep only this many, the first.
         max_item_seconds: longer utterances become a ``LongItem``, without being read (inference).
+        seed: of the run, for what ``text_encoder`` draws; training only.
 
     Raises:
         ValueError: nothing is left to read.
@@ -73,8 +76,9 @@ class SpeechDataset(torch.utils.data.Dataset):
         max_duration: float = 30.0,
         limit: int | None = None,
         max_item_seconds: float | None = None,
+        seed: int | None = None,
     ):
-        self.max_item_seconds = max_item_seconds
+        self.max_item_seconds, self.seed = max_item_seconds, seed
         self.text_encoder, self.augmentations = text_encoder, augmentations
         self.skipped = dict(index.skipped)
         self.utterances: list[Utterance] = []
@@ -103,10 +107,15 @@ class SpeechDataset(torch.utils.data.Dataset):
             return LongItem(utterance)
         if self.augmentations is not None:
             audio = self.augmentations(audio, epoch, utterance.id)
-        tokens = None
-        if self.text_encoder is not None and utterance.text is not None:
-            tokens = tuple(self.text_encoder.encode(utterance.text))
-        return Item(utterance, audio, tokens)
+        return Item(utterance, audio, self._tokens(epoch, utterance))
+
+    def _tokens(self, epoch: int, utterance: Utterance) -> tuple[int, ...] | None:
+        if self.text_encoder is None or utterance.text is None:
+            return None
+        rng = None
+        if self.seed is not None:
+            rng = generator(self.seed, epoch, utterance.id, "bpe_dropout")
+        return tuple(self.text_encoder.encode(utterance.text, rng))
 
     def durations(self, epoch: int) -> np.ndarray:
         """Seconds of every utterance in ``epoch``, its change of speed included: float64 [N]."""

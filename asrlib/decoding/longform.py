@@ -1,8 +1,9 @@
 """Recordings of any length, read in overlapping windows and joined without a seam.
 
 Windows overlap, and each cut is made inside an overlap where the recogniser itself hears a gap
-between words: in the longest run of blanks that holds a word boundary. Both windows have context on
-their side of the cut, so no word is halved, doubled or lost. Memory does not grow with the recording.
+between words: in the longest run of blanks that holds a space or ends where a piece starts a word.
+Both windows have context on their side of the cut, so no word is halved, doubled or lost. Memory
+does not grow with the recording.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -87,9 +88,11 @@ class LongForm:
     def _gap(self, log_probs: Tensor) -> int:
         """The frame of [n, V] in the middle of the widest gap between words (else within one)."""
         labels = log_probs.argmax(dim=-1).tolist()
+        starts = self.text_encoder.word_starts
         best = (False, 0, 0)
         for start, end in _runs([label in self._silent for label in labels]):
-            between_words = any(label != BLANK for label in labels[start:end])
+            holds_space = any(label != BLANK for label in labels[start:end])
+            between_words = holds_space or (end < len(labels) and labels[end] in starts)
             best = max(best, (between_words, end - start, (start + end) // 2))
         return best[2]
 

@@ -1,11 +1,34 @@
 """Text: one normaliser, and encoders between text and label ids."""
 
+from collections.abc import Iterable
+from typing import Any
+
+from asrlib.text.bpe import BPETextEncoder
 from asrlib.text.char import BLANK, CTCTextEncoder, collapse
 from asrlib.text.normalize import ALPHABET, normalize, unspoken
 
-__all__ = ["ALPHABET", "BLANK", "CTCTextEncoder", "collapse", "from_dict", "normalize", "unspoken"]
+__all__ = [
+    "ALPHABET",
+    "BLANK",
+    "BPETextEncoder",
+    "CTCTextEncoder",
+    "collapse",
+    "from_dict",
+    "learn",
+    "normalize",
+    "unspoken",
+]
 
-_KINDS = {encoder.kind: encoder for encoder in (CTCTextEncoder,)}
+_KINDS = {encoder.kind: encoder for encoder in (CTCTextEncoder, BPETextEncoder)}
+
+
+def learn(texts: Iterable[str], kind: str, **options: Any) -> CTCTextEncoder:
+    """A text encoder of ``kind``, learned from normalised ``texts``; options as its ``train`` has.
+
+    Raises:
+        ValueError: a kind that this version does not know, or what ``train`` raises.
+    """
+    return _class_of(kind).train(texts, **options)
 
 
 def from_dict(state: dict) -> CTCTextEncoder:
@@ -14,7 +37,10 @@ def from_dict(state: dict) -> CTCTextEncoder:
     Raises:
         ValueError: an encoder of a kind that this version does not know.
     """
-    kind = state.get("kind")
+    return _class_of(state.get("kind")).from_dict(state)
+
+
+def _class_of(kind: str | None) -> type[CTCTextEncoder]:
     if kind not in _KINDS:
         raise ValueError(f"text encoder of kind {kind!r}; this version knows {sorted(_KINDS)}")
-    return _KINDS[kind].from_dict(state)
+    return _KINDS[kind]

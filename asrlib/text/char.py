@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from asrlib.text.normalize import ALPHABET
 
 BLANK = 0
@@ -12,6 +14,8 @@ class CTCTextEncoder:
 
     Args:
         alphabet: the characters in the order of their ids, which start at 1.
+
+    ``pieces`` is the text of each label in the order of the ids, the blank's empty.
     """
 
     kind = "char"
@@ -20,19 +24,35 @@ class CTCTextEncoder:
         if len(set(alphabet)) != len(alphabet):
             raise ValueError(f"alphabet {alphabet!r} holds a character twice")
         self.alphabet = alphabet
+        self.pieces = ["", *alphabet]
         self._id_of = {character: i for i, character in enumerate(alphabet, start=BLANK + 1)}
+
+    @classmethod
+    def train(cls, texts: Iterable[str]) -> "CTCTextEncoder":
+        """The encoder for the normaliser's alphabet: ``texts`` have nothing to teach it."""
+        return cls()
+
+    @property
+    def options(self) -> dict:
+        """The section ``text_encoder`` of the configuration that such an encoder comes from."""
+        return {"kind": self.kind}
 
     @property
     def separators(self) -> set[int]:
         """Labels that stand between words and write nothing else."""
         return {self._id_of[c] for c in " " if c in self._id_of}
 
+    @property
+    def word_starts(self) -> set[int]:
+        """Labels that begin a word by what they write: among characters there are none."""
+        return set()
+
     def __len__(self) -> int:
         """Number of labels V, the blank included."""
-        return len(self.alphabet) + 1
+        return len(self.pieces)
 
-    def encode(self, text: str) -> list[int]:
-        """Label ids [U] of normalised ``text``.
+    def encode(self, text: str, rng: np.random.Generator | None = None) -> list[int]:
+        """Label ids [U] of normalised ``text``, which characters spell in one way: no use of ``rng``.
 
         Raises:
             ValueError: a character outside the alphabet (pass the text through ``normalize`` first).
@@ -48,7 +68,7 @@ class CTCTextEncoder:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of label ids; blanks write nothing, repeats are kept."""
-        return "".join(self.alphabet[i - 1] for i in ids if i != BLANK)
+        return "".join(self.pieces[i] for i in ids)
 
     def ctc_decode(self, frame_ids: Sequence[int]) -> str:
         """Text of one label per frame: repeats merged, then blanks removed (Graves et al. 2006)."""

@@ -1,16 +1,20 @@
 """A training, built from its configuration."""
 
+import json
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from asrlib import checkpoint, text
 from asrlib.augmentations import SpectrogramAugmentations, WaveformAugmentations
 from asrlib.build import build, build_encoder, build_features, build_named, choose_device
 from asrlib.data.loader import make_loader
 from asrlib.decoding import GreedyDecoder
+from asrlib.files import write_atomically
 from asrlib.model import AcousticModel
 from asrlib.randomness import torch_seed
 from asrlib.training.trainer import Progress, Trainer, TrainerOptions
@@ -26,11 +30,11 @@ def build_trainer(config: DictConfig) -> Trainer:
     OmegaConf.resolve(config)
     options = TrainerOptions(**config.trainer)
     device, seed = choose_device(options.device), config.seed
-    text_encoder = build(config.text_encoder)
+    run_dir = Path(config.run_dir)
     waveform = WaveformAugmentations(build_named(config.augmentations.waveform), seed)
-    train_data = build(
-        config.datasets.train, text_encoder=text_encoder, augmentations=waveform, training=True
-    )
+    train_data = build(config.datasets.train, augmentations=waveform, training=True, seed=seed)
+    text_encoder = _text_encoder(config, run_dir, (u.text for u in train_data.utterances))
+    train_data.text_encoder = text_encoder
     val_data = build(config.datasets.val, text_encoder=text_encoder)
     torch.manual_seed(torch_seed(seed, "initialisation"))
     features = build_features(config)
@@ -42,7 +46,6 @@ def build_trainer(config: DictConfig) -> Trainer:
         "seed": seed,
         "pin_memory": device.type == "cuda",
     }
-    run_dir = Path(config.run_dir)
     trainer = Trainer(
         config=config,
         options=options,
@@ -64,11 +67,31 @@ def build_trainer(config: DictConfig) -> Trainer:
     return trainer
 
 
+def _text_encoder(config: DictConfig, run_dir: Path, texts: Iterable[str]) -> text.CTCTextEncoder:
+    """Learned from the training ``texts`` once in a run, and kept in its folder and checkpoints.
+
+    Raises:
+        ValueError: the run began with another one than ``config`` describes.
+    """
+    path = (checkpoint.find_latest(run_dir / "checkpoints") or run_dir) / "text_encoder.json"
+    if not path.exists():
+        learned = text.learn(texts, **config.text_encoder)
+        write_atomically(path, json.dumps(learned.to_dict()))
+    text_encoder = text.from_dict(json.loads(path.read_text()))
+    if text_encoder.options != dict(config.text_encoder):
+        raise ValueError(
+            f"{path} was made with {text_encoder.options}, not with {config.text_encoder}: "
+            f"choose another run_dir, or remove {run_dir}"
+        )
+    return text_encoder
+
+
 def train(config: DictConfig) -> Progress:
     """Trains as ``config`` says, and returns where it ended."""
     trainer = build_trainer(config)
     print(
         f"{config.run_dir}: {trainer.model.parameter_count():,} parameters on {trainer.model.device}, "
+        f"{len(trainer.text_encoder)} labels, "
         f"{len(trainer.train_loader.dataset)} utterances to train on, "
         f"{len(trainer.val_loader.dataset)} for dev"
     )
