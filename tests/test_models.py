@@ -16,7 +16,7 @@ MODELS = {
     "ds2-gru-4": lambda: DeepSpeech2(N_MELS, V, "xxs", "gru", time_stride=4),
     "ds2-lstm-2": lambda: DeepSpeech2(N_MELS, V, "xxs", "lstm", time_stride=2),
     "ds2-lstm-4": lambda: DeepSpeech2(N_MELS, V, "xxs", "lstm", time_stride=4),
-    "ds2-slots": lambda: DeepSpeech2(N_MELS, V, "xxs", "lstm", time_stride=4, slots=2),
+    "ds2-upsampled": lambda: DeepSpeech2(N_MELS, V, "xxs", "lstm", time_stride=4, upsample=2),
 }
 SAMPLES = [5_000, 16_000, 330, 9_999]  # of the clips in a batch
 
@@ -194,7 +194,9 @@ def test_parameters_are_counted():
     assert model.parameter_count() == (80 * 10 + 10) + (10 * 29 + 29)
 
 
-@pytest.mark.parametrize("wrong", [{"size": "xxl"}, {"cell": "rnn"}, {"time_stride": 3}, {"slots": 3}])
+@pytest.mark.parametrize(
+    "wrong", [{"size": "xxl"}, {"cell": "rnn"}, {"time_stride": 3}, {"upsample": 3}]
+)
 def test_a_model_that_does_not_exist_is_an_error_that_names_it(wrong):
     with pytest.raises(ValueError, match=repr(next(iter(wrong.values())))):
         DeepSpeech2(N_MELS, V, **wrong)

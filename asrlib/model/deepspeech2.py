@@ -9,8 +9,9 @@ Design choices, where this differs from the paper:
 * Activations are masked before every convolution. The backward direction runs on utterances that
   were each reversed within their own length, so it starts at their own last frame; packed sequences
   do the same three times slower on a CPU.
-* The head may write several label slots for each recurrent frame (``slots``). CTC needs a slot for
-  each label and one between two equal ones; slots are far cheaper than recurrent frames.
+* The last recurrent layer may run on several frames for each one before it (``upsample``). CTC needs
+  a frame for each label and one between two equal ones; the other layers do not. (Several frames
+  made by the head alone are worse: nothing tells the second what the first has written.)
 * Each recurrent layer adds its two directions, as in the paper, and its input: deep stacks then
   train without a schedule of their own.
 """
@@ -115,12 +116,13 @@ class DeepSpeech2(nn.Module):
         size: one of ``SIZES``.
         cell: "gru" or "lstm".
         time_stride: feature frames of 10 ms per recurrent frame, 2 (the paper's) or 4 (half the cost).
-        slots: encoder frames T' made of each recurrent frame, at most ``time_stride``. With stride 4
-            and a single slot, fast speech loses double letters and spaces.
+        upsample: frames of the last recurrent layer, and so encoder frames T', for each frame of
+            the layers before, at most ``time_stride``. With stride 4 and without upsampling, fast
+            speech loses double letters and spaces.
         dropout: after each recurrent layer.
 
     Raises:
-        ValueError: an unknown size, cell, stride or number of slots.
+        ValueError: an unknown size, cell, stride or upsampling.
     """
 
     def __init__(
@@ -130,7 +132,7 @@ class DeepSpeech2(nn.Module):
         size: str = "xs",
         cell: str = "gru",
         time_stride: int = 2,
-        slots: int = 1,
+        upsample: int = 1,
         dropout: float = 0.1,
     ):
         super().__init__()
@@ -139,9 +141,11 @@ class DeepSpeech2(nn.Module):
                 f"DeepSpeech2 has sizes {list(SIZES)}, cells {list(CELLS)} and time strides 2 and 4, "
                 f"not {size!r}, {cell!r}, {time_stride!r}"
             )
-        if slots not in (1, 2, 4) or slots > time_stride:
-            raise ValueError(f"DeepSpeech2 has 1, 2 or 4 slots, at most time_stride, not {slots!r}")
-        self.stride, self.slots = time_stride // slots, slots
+        if upsample not in (1, 2, 4) or upsample > time_stride:
+            raise ValueError(
+                f"DeepSpeech2 upsamples by 1, 2 or 4, at most by time_stride, not by {upsample!r}"
+            )
+        self.stride, self.upsample = time_stride // upsample, upsample
         channels, hidden, layers = (
             getattr(SIZES[size], f) for f in ("channels", "hidden", "layers")
         )
@@ -154,14 +158,17 @@ class DeepSpeech2(nn.Module):
         self.recurrent = nn.ModuleList(
             BidirectionalLayer(cell, width, hidden, dropout) for width in widths[:-1]
         )
+        self.expand = (
+            nn.Linear(widths[-2], upsample * widths[-2]) if upsample > 1 else nn.Identity()
+        )
         self.norm = nn.LayerNorm(hidden)
-        self.head = nn.Linear(hidden, slots * vocabulary_size)
+        self.head = nn.Linear(hidden, vocabulary_size)
 
     def output_length(self, lengths: Tensor) -> Tensor:
         """Encoder frames T' of feature frames T."""
         for convolution in self.convolutions:
             lengths = convolution.output_length(lengths)
-        return lengths * self.slots
+        return lengths * self.upsample
 
     def forward(self, spectrogram: Tensor, spectrogram_length: Tensor) -> dict[str, Tensor]:
         """float [B, F, T] and frames [B] → ``log_probs`` float32 [B, T', V], ``log_probs_length`` [B]."""
@@ -169,10 +176,10 @@ class DeepSpeech2(nn.Module):
         for convolution in self.convolutions:
             x, lengths = convolution(x, lengths)
         x = x.flatten(1, 2).transpose(1, 2)
-        for layer in self.recurrent:
+        for layer in self.recurrent[:-1]:
             x = layer(x, lengths)
-        logits = self.head(self.norm(x)).unflatten(2, (self.slots, -1)).flatten(1, 2)
-        return {
-            "log_probs": logits.float().log_softmax(dim=-1),
-            "log_probs_length": lengths * self.slots,
-        }
+        x = self.expand(x).unflatten(2, (self.upsample, -1)).flatten(1, 2)
+        lengths = lengths * self.upsample
+        x = self.recurrent[-1](x, lengths)
+        logits = self.head(self.norm(x))
+        return {"log_probs": logits.float().log_softmax(dim=-1), "log_probs_length": lengths}
