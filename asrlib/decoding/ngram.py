@@ -1,0 +1,141 @@
+"""Word n-gram language models of KenLM, behind numbers that the compiled search can look up.
+
+KenLM answers Python only. Its answers go into a hash table, where the search finds them; words and
+language model states are numbers there. Histories that the model cannot tell apart are one state.
+"""
+
+import gzip
+import mmap
+from collections.abc import Iterator
+from itertools import takewhile
+from math import log
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from asrlib.decoding.prefix_search import EMPTY, insert
+
+LN_10 = log(10)  # KenLM's logarithms are decimal
+FORGET_AT = 2**18  # answers kept from one utterance to the next: some 50 MB
+TABLE_SIZE = 2**12  # places at first
+MARKS = {b"<unk>", b"<UNK>", b"<s>", b"</s>"}
+
+
+class Table(NamedTuple):
+    """Open-addressed hash table: (state, word) → ln p(word | state) and the state after it."""
+
+    keys: np.ndarray  # int64 [power of two]: state · 2^32 + word; EMPTY where free
+    scores: np.ndarray  # float64
+    states: np.ndarray  # int32
+    ends: np.ndarray  # float64 [states]: ln p(</s> | state)
+
+
+def new_table(size: int) -> Table:
+    """An empty table of ``size`` (a power of two) places, half of them for use."""
+    keys, scores = np.full(size, EMPTY, np.int64), np.empty(size)
+    return Table(keys, scores, np.empty(size, np.int32), np.zeros(size // 2 + 1))
+
+
+class NGram:
+    """A language model file.
+
+    Args:
+        path: an ARPA file, plain or ``.gz``, or a binary of KenLM's ``build_binary``.
+
+    Attributes:
+        words: uint8, the bytes (UTF-8) of all words of the vocabulary, sorted.
+        word_starts: int64 [words + 1], where each begins.
+        table: what KenLM has been asked so far.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ModuleNotFoundError: kenlm is not installed.
+        ValueError: not a language model, or one without the list of its words.
+    """
+
+    def __init__(self, path: str | Path):
+        try:
+            import kenlm
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f"the language model {path} is read by kenlm: pip install kenlm", name="kenlm"
+            ) from error
+        if not Path(path).is_file():
+            raise FileNotFoundError(
+                f"no language model at {path}: set lm_path to an ARPA (.arpa, .gz) or KenLM binary"
+            )
+        config = kenlm.Config()
+        config.show_progress, config.arpa_complain = False, kenlm.ARPALoadComplain.NONE
+        try:
+            self._model = kenlm.Model(str(path), config)
+        except (OSError, RuntimeError) as error:
+            raise ValueError(f"{path} is not a language model that KenLM reads: {error}") from error
+        self._new_state = kenlm.State
+        vocabulary = sorted({*vocabulary_of(Path(path))} - MARKS)
+        self._names = ["<unk>", *(word.decode() for word in vocabulary)]
+        if not vocabulary or not all(name in self._model for name in self._names[1:]):
+            raise ValueError(f"{path} lacks the list of its words: give the ARPA file instead")
+        self.words = np.frombuffer(b"".join(vocabulary), np.uint8).copy()
+        self.word_starts = np.cumsum([0, *map(len, vocabulary)])
+        self.forget()
+
+    def forget(self) -> None:
+        """Starts with an empty table; the numbers of states change."""
+        self.table, self._size = new_table(TABLE_SIZE), 0
+        self._numbers, self._states = {}, []
+        start = self._new_state()
+        self._model.BeginSentenceWrite(start)
+        self._number(start)
+
+    def forget_if_large(self) -> None:
+        if self._size > FORGET_AT:
+            self.forget()
+
+    def answer(self, keys: np.ndarray) -> None:
+        """Puts the answers for ``keys`` of the table, int64 [n], into it."""
+        keys = np.array([*dict.fromkeys(keys.tolist())])
+        self._size += len(keys)
+        while 2 * self._size > len(self.table.keys):
+            self._grow()
+        scores, states = np.empty(len(keys)), np.empty(len(keys), np.int32)
+        for i, key in enumerate(keys.tolist()):
+            after = self._new_state()
+            before, word = self._states[key >> 32], self._names[key & 0xFFFFFFFF]
+            scores[i] = LN_10 * self._model.BaseScore(before, word, after)
+            states[i] = self._number(after)
+        insert(self.table, keys, scores, states)
+
+    def _number(self, state) -> int:
+        """The number of KenLM's ``state``, which is a new one if it was never seen."""
+        number = self._numbers.setdefault(state, len(self._states))
+        if number == len(self._states):
+            self._states.append(state)
+            end = self._model.BaseScore(state, "</s>", self._new_state())
+            self.table.ends[number] = LN_10 * end
+        return number
+
+    def _grow(self) -> None:
+        old, table = self.table, new_table(2 * len(self.table.keys))
+        used = old.keys != EMPTY
+        insert(table, old.keys[used], old.scores[used], old.states[used])
+        table.ends[: len(old.ends)] = old.ends
+        self.table = table
+
+
+def vocabulary_of(path: Path) -> Iterator[bytes]:
+    """The words of a language model file, its marks among them."""
+    with path.open("rb") as file:
+        magic = file.read(16)
+    if magic.startswith(b"mmap lm"):  # KenLM's binaries end with their words
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            start = data.rfind(b"<unk>\0")
+            yield from data[start:].split(b"\0")[:-1] if start >= 0 else ()
+        return
+    with gzip.open(path) if magic.startswith(b"\x1f\x8b") else path.open("rb") as lines:
+        for line in lines:
+            if line.strip() == b"\\1-grams:":
+                break
+        for line in takewhile(lambda line: not line.startswith(b"\\"), lines):
+            if line.strip():
+                yield line.split()[1]

@@ -1,0 +1,193 @@
+"""Beam and language model: the score is the sum of three terms, whatever the order of the work."""
+
+import gzip
+import math
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asrlib.text import CTCTextEncoder
+from tests.test_beam import (
+    CHARACTERS,
+    EXACT,
+    PIECES,
+    BeamDecoder,
+    Pieces,
+    brute_force,
+    decode_one,
+    nbest_of_one,
+    peaked,
+    random_log_probs,
+)
+
+kenlm = pytest.importorskip("kenlm")
+ngram = pytest.importorskip("asrlib.decoding.ngram")
+
+ARPA = """\\data\\
+ngram 1=6
+ngram 2=5
+
+\\1-grams:
+-1.5\t<unk>\t0
+-99\t<s>\t-0.3
+-0.9\t</s>\t0
+-0.7\ta\t-0.2
+-1.1\tab\t-0.4
+-1.3\tbba\t-0.1
+
+\\2-grams:
+-0.4\t<s> a
+-0.5\ta ab
+-0.2\tab a
+-0.8\ta </s>
+-0.1\tbba </s>
+
+\\end\\
+"""
+WORDS = {"a", "ab", "bba"}
+
+
+@pytest.fixture(scope="module")
+def arpa(tmp_path_factory):
+    path = tmp_path_factory.mktemp("lm") / "tiny.arpa"
+    path.write_text(ARPA)
+    return path
+
+
+def language_score(path, text, alpha, beta, offset):
+    """What KenLM itself says about the words of ``text``, as the decoder weighs it."""
+    words = text.split()
+    unknown = sum(word not in WORDS for word in words)
+    log10 = kenlm.Model(str(path)).score(" ".join(words), bos=True, eos=True)
+    return alpha * math.log(10) * (log10 + offset * unknown) + beta * len(words)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    encoder=st.sampled_from(
+        [CHARACTERS, PIECES, Pieces("▁a", "b", "▁bb"), Pieces("▁ab", "a", "b")]
+    ),
+    frames=st.integers(0, 5),
+    seed=st.integers(0, 10_000),
+    alpha=st.sampled_from([0.0, 0.5, 1.3]),
+    beta=st.sampled_from([-1.0, 0.0, 1.5]),
+    offset=st.sampled_from([-10.0, 0.0]),
+)
+def test_fusion_is_the_enumeration_of_all_paths_and_scores(
+    arpa, encoder, frames, seed, alpha, beta, offset
+):
+    log_probs = random_log_probs(frames, len(encoder), seed)
+    weights = {"alpha": alpha, "beta": beta, "unk_score_offset": offset}
+    decoder = BeamDecoder(encoder, lm_path=arpa, **weights, **EXACT)
+    found = {tuple(h.tokens): h for h in nbest_of_one(decoder, log_probs)}
+    expected = brute_force(log_probs.numpy())
+    assert found.keys() == expected.keys()
+    for tokens, (score, times) in expected.items():
+        text = encoder.decode(tokens)
+        total = score + language_score(arpa, text, alpha, beta, offset)
+        assert found[tokens].score == pytest.approx(total, abs=1e-5)  # KenLM's are float32
+        assert (found[tokens].text, found[tokens].frames) == (text, times)
+    scores = [h.score for h in nbest_of_one(decoder, log_probs)]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_the_language_model_decides_between_what_sounds_alike(arpa):
+    # b and a are nearly as probable in the last frame: "a ab" is a bigram, "a aa" is no word
+    log_probs = peaked([1, 3, 1, 0, 2], 4)
+    log_probs[4] = torch.tensor([0.01, 0.55, 0.43, 0.01]).log()
+    assert decode_one(BeamDecoder(CHARACTERS), log_probs).text == "a aa"
+    assert decode_one(BeamDecoder(CHARACTERS, lm_path=arpa), log_probs).text == "a ab"
+
+
+def test_weights_may_be_set_between_calls(arpa):
+    log_probs = random_log_probs(5, 4, 1)
+    decoder = BeamDecoder(CHARACTERS, lm_path=arpa, **EXACT)
+    before = nbest_of_one(decoder, log_probs)
+    decoder.alpha, decoder.beta = 0.0, 0.0
+    assert nbest_of_one(decoder, log_probs) != before
+    plain = nbest_of_one(BeamDecoder(CHARACTERS, **EXACT), log_probs)
+    assert nbest_of_one(decoder, log_probs) == plain
+    decoder.alpha, decoder.beta = 0.5, 1.5
+    assert nbest_of_one(decoder, log_probs) == before
+
+
+def test_what_was_asked_before_changes_nothing(arpa, monkeypatch):
+    outputs = [random_log_probs(20, 4, seed) for seed in range(10)]
+    decoder = BeamDecoder(CHARACTERS, lm_path=arpa)
+    together = [nbest_of_one(decoder, output) for output in outputs]
+    fresh = [nbest_of_one(BeamDecoder(CHARACTERS, lm_path=arpa), output) for output in outputs]
+    assert together == fresh
+    monkeypatch.setattr(ngram, "FORGET_AT", 0)
+    assert [nbest_of_one(decoder, output) for output in reversed(outputs)] == fresh[::-1]
+
+
+def test_the_table_grows_with_what_it_holds(arpa, monkeypatch):
+    outputs = [random_log_probs(20, 4, seed) for seed in range(3)]
+    expected = [nbest_of_one(BeamDecoder(CHARACTERS, lm_path=arpa), output) for output in outputs]
+    monkeypatch.setattr(ngram, "TABLE_SIZE", 2)
+    decoder = BeamDecoder(CHARACTERS, lm_path=arpa)
+    assert [nbest_of_one(decoder, output) for output in outputs] == expected
+    assert len(decoder.lm.table.keys) > 2
+
+
+def test_compressed_models_say_the_same(arpa, tmp_path):
+    compressed = tmp_path / "tiny.arpa.gz"
+    compressed.write_bytes(gzip.compress(ARPA.encode()))
+    log_probs = random_log_probs(5, 4, 2)
+    plain, packed = (BeamDecoder(CHARACTERS, lm_path=path) for path in (arpa, compressed))
+    assert nbest_of_one(plain, log_probs) == nbest_of_one(packed, log_probs)
+
+
+def test_the_words_of_a_binary_are_at_its_end(tmp_path):
+    binary = tmp_path / "lm.bin"
+    binary.write_bytes(b"mmap lm http://kheafield.com/code\n\0\1\2<unk>\0b\0<s>\0\xc3\xa9\0</s>\0")
+    words = list(ngram.vocabulary_of(binary))
+    assert words == [b"<unk>", b"b", b"<s>", "é".encode(), b"</s>"]
+
+
+def test_words_beyond_ascii_are_found(tmp_path):
+    path = tmp_path / "accents.arpa"
+    path.write_text(ARPA.replace("\tbba", "\tété").replace("bba ", "été "), encoding="utf-8")
+    decoder = BeamDecoder(CTCTextEncoder("té"), lm_path=path, alpha=1.0, beta=0.0)
+    hypothesis = decode_one(decoder, peaked([2, 1, 2], 3, height=40.0))
+    assert hypothesis.text == "été"
+    assert hypothesis.score == pytest.approx(math.log(10) * (-0.3 - 1.3 - 0.1), abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_weights_mean_what_they_mean_to_pyctcdecode(arpa, seed):
+    pyctcdecode = pytest.importorskip("pyctcdecode")
+    weights = {"alpha": 0.7, "beta": 0.9, "unk_score_offset": -3.0}
+    reference = pyctcdecode.build_ctcdecoder(
+        CHARACTERS.pieces, str(arpa), unigrams=sorted(WORDS), **weights
+    )
+    wide = {"beam_width": 2000, "beam_prune_logp": -1000.0, "token_min_logp": -20.0}
+    logits = 2 * torch.randn(4, 4, generator=torch.Generator().manual_seed(seed))
+    # Letters first and last: pyctcdecode joins texts that differ in outer and double spaces, and
+    # takes nothing after a last space for an unknown word.
+    logits[[0, -1], 0] = logits[[0, -1], 3] = -1000.0
+    log_probs = logits.log_softmax(-1)
+    best = reference.decode_beams(log_probs.numpy(), **wide)[0]
+    ours = decode_one(BeamDecoder(CHARACTERS, lm_path=arpa, **weights, **EXACT), log_probs)
+    assert (ours.text, ours.score) == (best[0], pytest.approx(best[-1], abs=1e-5))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no language model at"):
+        BeamDecoder(CHARACTERS, lm_path=tmp_path / "nowhere.arpa")
+
+
+def test_what_is_no_language_model_is_refused(tmp_path):
+    path = tmp_path / "notes.arpa"
+    path.write_text("nothing of the kind\n")
+    with pytest.raises(ValueError, match="not a language model"):
+        BeamDecoder(CHARACTERS, lm_path=path)
+
+
+def test_without_kenlm_the_error_says_what_to_install(arpa, monkeypatch):
+    monkeypatch.setitem(sys.modules, "kenlm", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install kenlm"):
+        BeamDecoder(CHARACTERS, lm_path=arpa)
