@@ -6,7 +6,7 @@ Design choices:
   their counts, so that how an epoch is cut into batches does not weigh utterances.
 * Every draw depends on (seed, step or epoch, name), the learning rate on progress: a checkpoint
   holds no random state and no scheduler.
-* The gradient norm is measured before clipping.
+* The gradient norm is measured before clipping, and without the scale of a float16 loss.
 * Selection is by WER on dev (``val``), then CER.
 """
 
@@ -34,6 +34,7 @@ from asrlib.text import CTCTextEncoder
 from asrlib.tracking import Writer
 from asrlib.tracking.errors import HYPOTHESES
 from asrlib.training.evaluation import Decoder, evaluate
+from asrlib.training.precision import Precision, choose_precision
 from asrlib.training.samples import log_samples
 
 
@@ -53,6 +54,7 @@ class TrainerOptions:
     keep_checkpoints: int = 2
     num_workers: int = 1
     device: str = "auto"
+    precision: str = "auto"  # of autocast: fp32, bf16 or fp16; auto is the fastest on the device
     resume: bool = True
 
     def __post_init__(self):
@@ -75,6 +77,8 @@ class Progress:
     train_seconds: float = 0.0  # wall time, evaluation included
     finished: bool = False
     command: str = ""
+    precision: str = ""  # in which it began, and goes on
+    loss_scale: dict = field(default_factory=dict)  # of fp16
     infeasible: dict[str, int] = field(default_factory=dict)  # utterance id: times left out
     unreadable: dict[str, str] = field(default_factory=dict)  # utterance id: reason
 
@@ -113,12 +117,14 @@ class Trainer:
         self.writer, self.seed = writer, seed
         self.run_dir, self.checkpoints = run_dir, run_dir / "checkpoints"
         self.progress = Progress()
+        self.precision = Precision("fp32", model.device)
         self._base_rates = [group["lr"] for group in optimizer.param_groups]
 
     def train(self) -> Progress:
         """Trains to the end of the last epoch, or until dev stops getting better."""
         try:
             self._resume()
+            self._set_precision()
             self._train()
         finally:
             self.writer.close()
@@ -185,12 +191,16 @@ class Trainer:
         for batch in batches:
             augment = partial(self.augmentations, epoch=epoch, utterance_ids=batch["utterance_id"])
             audio = batch["audio"].to(self.model.device, non_blocking=True)
-            loss = self.criterion(batch | self.model(audio, batch["audio_length"], augment))
-            (loss.total / count).backward()
+            with self.precision.autocast():
+                output = self.model(audio, batch["audio_length"], augment)
+            loss = self.criterion(batch | output)
+            self.precision.scaler.scale(loss.total / count).backward()
             total += loss.total.item()
             samples += int(batch["audio_length"].sum())
             self._note_infeasible([batch["utterance_id"][row] for row in loss.infeasible])
         norm = self._update()
+        if not math.isfinite(norm) and math.isfinite(total) and self._may_scale_less():
+            return None
         if not math.isfinite(norm + total):
             ids = [id for batch in batches for id in batch["utterance_id"]]
             raise FloatingPointError(
@@ -203,12 +213,18 @@ class Trainer:
 
     def _update(self) -> float:
         """Clips, steps if all is finite, clears the gradients; returns the norm before clipping."""
-        parameters, limit = self.model.parameters(), self.options.max_grad_norm
-        norm = torch.nn.utils.clip_grad_norm_(parameters, limit).item()
-        if math.isfinite(norm):
-            self.optimizer.step()
+        scaler, parameters = self.precision.scaler, self.model.parameters()
+        scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.options.max_grad_norm).item()
+        if math.isfinite(norm) or scaler.is_enabled():  # a scaler itself leaves out such a step
+            scaler.step(self.optimizer)
+        scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def _may_scale_less(self) -> bool:
+        """Whether gradients beyond float16's range are to be expected: its loss is scaled too high."""
+        return self.precision.scaler.get_scale() > 1.0
 
     def _note_infeasible(self, ids: list[str]) -> None:
         for id in ids:
@@ -256,6 +272,7 @@ class Trainer:
         return is_best
 
     def _save(self, is_best: bool) -> None:
+        self.progress.loss_scale = self.precision.scaler.state_dict()
         save = partial(
             checkpoint.save_checkpoint,
             model=self.model,
@@ -284,6 +301,17 @@ class Trainer:
         self.progress = Progress(**state | {"command": self.progress.command})
         self.writer.rewind(self.progress.step)
         _tell(f"going on from {latest.name}, after epoch {self.progress.epoch}")
+
+    def _set_precision(self) -> None:
+        """As asked; "auto" is chosen when a run begins, and kept when it goes on elsewhere."""
+        device, asked = self.model.device, self.options.precision
+        if asked == "auto" and self.progress.precision:
+            asked = self.progress.precision
+        self.progress.precision = choose_precision(asked, device)
+        self.precision = Precision(self.progress.precision, device)
+        if self.progress.loss_scale:
+            self.precision.scaler.load_state_dict(self.progress.loss_scale)
+        _tell(f"computing in {self.progress.precision} on {device}")
 
 
 def _tell(line: str) -> None:
