@@ -48,7 +48,7 @@ def main() -> None:
         f"inferencer.result_path={result_path}",
         "inferencer.show=10",
     )
-    result = load_results(result_path)[0]
+    result = load_results(result_path)[-1]  # added last
     minutes = (time.monotonic() - started) / 60
     print(
         f"\n{RUN}: checkpoints/ (the model), logs/ (figures, audio, tables), "

@@ -82,10 +82,19 @@ def current_commit() -> str:
         return "unknown"
 
 
-def save_results(path: Path | str, rows: Result | list[Result]) -> None:
-    """Writes one row, or a list of rows, as JSON."""
-    content = [asdict(row) for row in rows] if isinstance(rows, list) else asdict(rows)
-    write_atomically(path, json.dumps(content, indent=2) + "\n")
+def save_results(path: Path | str, rows: list[Result]) -> None:
+    """Writes a list of rows as JSON."""
+    write_atomically(path, json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+
+
+def add_result(path: Path | str, row: Result) -> None:
+    """Adds a row to those in a file; it takes the place of one of the same run, test and decoder."""
+
+    def key(result: Result) -> tuple:
+        return result.system, result.name, result.test_data, result.decoder, result.seed
+
+    others = [r for r in load_results(path) if key(r) != key(row)] if Path(path).exists() else []
+    save_results(path, [*others, row])
 
 
 def load_results(path: Path | str) -> list[Result]:

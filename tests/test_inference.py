@@ -369,4 +369,4 @@ def test_the_page_of_errors_shows_the_worst_first_with_sound_and_colour(trained,
 def test_a_training_leaves_a_table_for_the_page_of_errors(trained):
     rows = [json.loads(line) for line in (trained / "run/hypotheses_val.jsonl").open()]
     assert len(rows) == 12
-    assert set(rows[0]) == {"utterance_id", "audio_path", "target", "predict"}
+    assert set(rows[0]) == {"utterance_id", "audio_path", "speaker", "target", "predict"}

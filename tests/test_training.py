@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from asrlib import checkpoint
 from asrlib.build import build
-from asrlib.result import Result, load_results, save_results
+from asrlib.result import Result, add_result, load_results, save_results
 from asrlib.training import Inferencer, build_trainer, train
 from asrlib.training.schedule import OneCycle, WarmupCosine
 from tests.corpus import configure, tiny_overrides, write_custom_dir
@@ -261,6 +261,10 @@ def test_a_result_that_contradicts_itself_is_refused(tmp_path):
     row |= {"train_hours": 0.1, "audio_hours_seen": 1.0, "seed": 0}
     save_results(tmp_path / "r.json", [Result(**row)])
     assert load_results(tmp_path / "r.json")[0].wer == 50.0
+    add_result(tmp_path / "r.json", Result(**row | {"decoder": "beam"}))
+    add_result(tmp_path / "r.json", Result(**row | {"cer": 10.0}))  # takes the place of the first
+    found = [(result.decoder, result.cer) for result in load_results(tmp_path / "r.json")]
+    assert found == [("beam", 20.0), ("x", 10.0)]
     with pytest.raises(ValueError, match="edits"):
         Result(**row | {"wer": 0.5})
     with pytest.raises(TypeError, match="words"):

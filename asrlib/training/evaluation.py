@@ -24,24 +24,25 @@ class Evaluation:
     """Hypotheses of a dataset by utterance id, their errors, and the mean loss a label."""
 
     hypotheses: dict[str, Hypothesis] = field(default_factory=dict)
-    paths: dict[str, str] = field(default_factory=dict)
+    utterances: dict[str, Utterance] = field(default_factory=dict)
     errors: ErrorRate = field(default_factory=ErrorRate)
     skipped: list[SkippedItem] = field(default_factory=list)
     loss: float = float("nan")
 
     def add(self, utterance: Utterance, hypothesis: Hypothesis) -> None:
         self.hypotheses[utterance.id] = hypothesis
-        self.paths[utterance.id] = utterance.path
+        self.utterances[utterance.id] = utterance
         if utterance.text is not None:
             self.errors.add(utterance.text, hypothesis.text, utterance.id, utterance.speaker)
 
     def rows(self) -> list[dict]:
-        """What ``asrlib.tracking.errors`` shows: ids, audio, target, predict, in the order decoded."""
+        """The table that ``asrlib.tracking.errors`` and ``asrlib.metrics.compare`` read."""
         targets = {u.id: u.reference for u in self.errors.utterances}
         return [
             {
                 "utterance_id": id,
-                "audio_path": self.paths[id],
+                "audio_path": self.utterances[id].path,
+                "speaker": self.utterances[id].speaker,
                 "target": targets.get(id),
                 "predict": hypothesis.text,
             }

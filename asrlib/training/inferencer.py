@@ -8,10 +8,11 @@ from asrlib.build import build
 from asrlib.checkpoint import find_checkpoint, read_state
 from asrlib.data.loader import make_loader
 from asrlib.decoding.longform import WINDOW_SECONDS
+from asrlib.decoding.tuned import chosen_decoder
 from asrlib.files import write_atomically, write_jsonl
 from asrlib.randomness import generator
 from asrlib.recognizer import Recognizer
-from asrlib.result import Result, current_commit, now, save_results, scores
+from asrlib.result import Result, add_result, current_commit, now, scores
 from asrlib.training.evaluation import Evaluation, evaluate
 from asrlib.training.run import command_line
 
@@ -24,7 +25,8 @@ class Inferencer:
         self.config, self.options = config, config.inferencer
         checkpoint = find_checkpoint(self.options.from_pretrained)
         device = self.options.device
-        self.recognizer = Recognizer.from_pretrained(checkpoint, device, config.decoder)
+        self.decoder = chosen_decoder(config.decoder, checkpoint)
+        self.recognizer = Recognizer.from_pretrained(checkpoint, device, self.decoder)
         self.trained_with = OmegaConf.load(checkpoint / "config.yaml")
         self.state = read_state(checkpoint)
         self.dataset = build(config.datasets[self.options.part], max_item_seconds=WINDOW_SECONDS)
@@ -50,7 +52,7 @@ class Inferencer:
         if options.table_path is not None:
             write_jsonl(Path(options.table_path), evaluation.rows())
         if options.result_path is not None:
-            save_results(options.result_path, self.result(evaluation))
+            add_result(options.result_path, self.result(evaluation))
         return evaluation
 
     def left_out(self, evaluation: Evaluation) -> list[str]:
@@ -82,7 +84,7 @@ class Inferencer:
             command=f"{state['command']} && {command_line()}",
             train_data=trained_with.datasets.name,
             test_data=f"{self.config.datasets.name} {self.options.part}",
-            decoder=self.config.decoder.name,
+            decoder=self.decoder.name,
             parameters=self.recognizer.model.parameter_count(),
             device=str(self.recognizer.model.device),
             train_hours=round(state["train_seconds"] / 3600, 4),
