@@ -8,20 +8,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
 from torch.nn.utils.rnn import pad_sequence
 
 from asrlib.build import build_decoder, choose_device
-from asrlib.checkpoint import load_acoustic_model
+from asrlib.checkpoint import find_checkpoint, load_acoustic_model
 from asrlib.data.audio import SAMPLE_RATE, read_audio, stream_audio, to_mono_16k
 from asrlib.decoding import GreedyDecoder, Hypothesis, LongForm
+from asrlib.decoding.align import Word, words_of
 from asrlib.decoding.longform import WINDOW_SECONDS
+from asrlib.decoding.tuned import chosen_decoder
 from asrlib.model import AcousticModel
 from asrlib.text import CTCTextEncoder
 
@@ -33,6 +34,7 @@ class Transcript:
     """What was heard in one recording."""
 
     text: str
+    words: list[Word]  # of the text, with their times
     token_times: list[float]  # seconds at which each label of the hypothesis starts
     hypothesis: Hypothesis
 
@@ -52,17 +54,19 @@ class Recognizer:
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path, device: str = "auto", decoder: DictConfig | None = None
+        cls, path: str | Path, device: str = "auto", decoder: Mapping | None = None
     ) -> Recognizer:
         """The recogniser in a checkpoint's folder, or the best one in a run's.
 
         Args:
-            decoder: a section of the configuration; greedy if not given.
+            decoder: a section of the configuration, such as {"name": "tuned"} for what
+                ``asrlib.decoding.tune`` found best; greedy if not given.
 
         Raises:
-            FileNotFoundError: no checkpoint there.
+            FileNotFoundError: no checkpoint there, or none that was tuned.
         """
         model, text_encoder, _ = load_acoustic_model(path, choose_device(device))
+        decoder = decoder and chosen_decoder(decoder, find_checkpoint(path))
         return cls(model, text_encoder, decoder and build_decoder(decoder, text_encoder))
 
     def transcribe(
@@ -114,4 +118,5 @@ class Recognizer:
     def _transcript(self, hypothesis: Hypothesis) -> Transcript:
         seconds = self.model.samples_per_frame / SAMPLE_RATE
         times = [round(frame * seconds, 3) for frame in hypothesis.frames]
-        return Transcript(hypothesis.text, times, hypothesis)
+        words = words_of(hypothesis, self.text_encoder, seconds)
+        return Transcript(hypothesis.text, words, times, hypothesis)

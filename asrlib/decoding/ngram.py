@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import takewhile
 from math import log
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,27 +55,12 @@ class NGram:
     """
 
     def __init__(self, path: str | Path):
-        try:
-            import kenlm
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                f"the language model {path} is read by kenlm: pip install kenlm", name="kenlm"
-            ) from error
-        if not Path(path).is_file():
-            raise FileNotFoundError(
-                f"no language model at {path}: set lm_path to an ARPA (.arpa, .gz) or KenLM binary"
-            )
-        config = kenlm.Config()
-        config.show_progress, config.arpa_complain = False, kenlm.ARPALoadComplain.NONE
-        try:
-            self._model = kenlm.Model(str(path), config)
-        except (OSError, RuntimeError) as error:
-            raise ValueError(f"{path} is not a language model that KenLM reads: {error}") from error
-        self._new_state = kenlm.State
-        vocabulary = sorted({*vocabulary_of(Path(path))} - MARKS)
-        self._names = ["<unk>", *(word.decode() for word in vocabulary)]
-        if not vocabulary or not all(name in self._model for name in self._names[1:]):
-            raise ValueError(f"{path} lacks the list of its words: give the ARPA file instead")
+        self._model, words = open_model(path)
+        from kenlm import State  # only open_model says what to do where it is missing
+
+        self._new_state = State
+        self._names = ["<unk>", *words]
+        vocabulary = [word.encode() for word in words]
         self.words = np.frombuffer(b"".join(vocabulary), np.uint8).copy()
         self.word_starts = np.cumsum([0, *map(len, vocabulary)])
         self.forget()
@@ -121,6 +106,36 @@ class NGram:
         insert(table, old.keys[used], old.scores[used], old.states[used])
         table.ends[: len(old.ends)] = old.ends
         self.table = table
+
+
+def open_model(path: str | Path) -> tuple[Any, list[str]]:
+    """The ``kenlm.Model`` of a file, and the words that it knows, sorted and without the marks.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ModuleNotFoundError: kenlm is not installed.
+        ValueError: not a language model, or one without the list of its words.
+    """
+    try:
+        import kenlm
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"the language model {path} is read by kenlm: pip install kenlm", name="kenlm"
+        ) from error
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"no language model at {path}: set lm_path to an ARPA (.arpa, .gz) or KenLM binary"
+        )
+    config = kenlm.Config()
+    config.show_progress, config.arpa_complain = False, kenlm.ARPALoadComplain.NONE
+    try:
+        model = kenlm.Model(str(path), config)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"{path} is not a language model that KenLM reads: {error}") from error
+    words = [word.decode() for word in sorted({*vocabulary_of(Path(path))} - MARKS)]
+    if not words or not all(word in model for word in words):
+        raise ValueError(f"{path} lacks the list of its words: give the ARPA file instead")
+    return model, words
 
 
 def vocabulary_of(path: Path) -> Iterator[bytes]:

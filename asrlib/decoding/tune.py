@@ -1,0 +1,283 @@
+"""Chooses the language model's weight α, the word bonus β and the beam width on a dev set.
+
+python -m asrlib.decoding.tune tune.from_pretrained=RUN datasets=NAME decoder.lm_path=FILE
+
+``log_probs`` are computed once and kept, so that trying other weights costs the decoding alone. The
+least WER of the corpus wins; the winner goes into the checkpoint, where ``decoder=tuned`` finds it.
+Options: ``asrlib/configs/tune.yaml``.
+
+Weights are never chosen on test data: whatever is called so is refused.
+"""
+
+import csv
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from asrlib import text
+from asrlib.build import build
+from asrlib.checkpoint import find_checkpoint
+from asrlib.data import Utterance
+from asrlib.data.dataset import SpeechDataset
+from asrlib.decoding.cached import cached_log_probs
+from asrlib.decoding.greedy import GreedyDecoder
+from asrlib.decoding.grid import Grid, Point, Scored, Scorer, count_edits, scoring
+from asrlib.decoding.grid_figure import grid_figure, png
+from asrlib.decoding.longform import WINDOW_SECONDS
+from asrlib.decoding.tuned import save_tuned, tuned_path
+from asrlib.files import write_atomically
+from asrlib.metrics import Edits, ErrorRate, ScoredUtterance
+from asrlib.result import current_commit, now, scores
+from asrlib.training.run import command_line
+
+TEST = re.compile(r"test(-.*)?", re.IGNORECASE)
+COLUMNS = [
+    *Point._fields,
+    *("wer", "cer", "substitutions", "deletions", "insertions", "seconds"),
+]
+
+
+@dataclass
+class Tuning:
+    """What a search found, and the files that it wrote."""
+
+    best: Scored
+    grid: Grid
+    greedy: Edits  # by words
+    folder: Path  # grid.csv, grid.png and cross.json
+    stored: Path
+    warnings: list[str]
+    cross: dict | None
+
+
+def tune(config: DictConfig) -> Tuning:
+    """Searches as ``config`` says (``asrlib/configs/tune.yaml``), writes the files, prints the result.
+
+    Raises:
+        ValueError: test data, data without texts, or a decoder without a language model.
+        FileNotFoundError: no checkpoint, no language model or no data where they should be.
+    """
+    OmegaConf.resolve(config)
+    options, section = config.tune, OmegaConf.to_container(config.decoder)
+    _require_weights(section)
+    checkpoint = find_checkpoint(options.from_pretrained)
+    data = f"{config.datasets.name} {options.part}"
+    dataset = _dataset(config.datasets, options.part)
+    folder = Path(options.folder or Path(options.from_pretrained) / "tune")
+    try:  # before any work
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{folder} cannot be made ({error}): choose a tune.folder") from error
+    log_probs = cached_log_probs(
+        folder / f"log_probs-{options.part}.safetensors",
+        checkpoint,
+        dataset,
+        options.device,
+        options.batch_seconds,
+        options.num_workers,
+    )
+    for reason in [*dataset.skipped.values(), *log_probs.skipped.values()]:
+        print(f"left out: {reason}", file=sys.stderr)
+    utterances = [u for u in dataset.utterances if u.text is not None and u.id in log_probs]
+    _require_texts(utterances, data)
+    halves = halves_by_speaker(utterances) if options.cross else []
+    text_encoder = text.from_dict(json.loads((checkpoint / "text_encoder.json").read_text()))
+    greedy_decoder = GreedyDecoder(text_encoder)
+    heard = [log_probs.decode(u.id, greedy_decoder) for u in utterances]
+    greedy = Scored(Point(0, 0, 1), count_edits(heard, utterances), 0.0).sums()[0]
+
+    scorer = Scorer(section, text_encoder, log_probs, utterances)
+    widths = options.beam_widths or [section["beam_width"]]
+    with scoring(scorer, options.processes) as score:
+        grid = Grid(options.alphas, options.betas, widths, score)
+        best = grid.best(options.refine)
+        crossed = [(grid.best(options.refine, own), own, other) for own, other in halves]
+
+    out = folder / f"{section['name']}-{options.part}"
+    write_atomically(out / "grid.csv", _table(grid.scored.values()))
+    write_atomically(out / "grid.png", png(grid_figure(grid, best, data, greedy.rate)))
+    cross = _cross_scores(crossed, utterances, data, section["name"]) if crossed else None
+    if cross:
+        write_atomically(out / "cross.json", json.dumps(cross, indent=2) + "\n")
+    stored = tuned_path(checkpoint, section["name"])
+    found = Tuning(best, grid, greedy, out, stored, grid.at_the_border(best.point), cross)
+    _tell(found, data, len(utterances))
+    about = {"data": data, "utterances": len(utterances), "words": greedy.reference}
+    about |= {name: _row(best)[name] for name in ("wer", "cer")} | {"greedy_wer": greedy.rate}
+    try:
+        save_tuned(stored, section | best.point._asdict(), about | _provenance())
+    except OSError as error:  # a checkpoint may lie where nothing can be written
+        print(f"warning: not kept for decoder=tuned: {error}", file=sys.stderr)
+    else:
+        print(f"{stored}: the winner, for inference.py decoder=tuned")
+    return found
+
+
+def _require_weights(section: dict) -> None:
+    if section.get("lm_path") is None or not {"alpha", "beta", "beam_width"} <= section.keys():
+        raise ValueError(
+            f"decoder {section['name']} has no language model whose weights could be tuned: choose "
+            "decoder=beam_lm decoder.lm_path=FILE"
+        )
+    if not Path(section["lm_path"]).is_file():
+        raise FileNotFoundError(f"no language model at {section['lm_path']}: set decoder.lm_path")
+
+
+def _dataset(datasets: DictConfig, part: str) -> SpeechDataset:
+    """The part of ``datasets``, which is none of test."""
+    if datasets.get(part) is None:
+        raise ValueError(f"datasets={datasets.name} has no part {part}")
+    _refuse_test(part, *_strings(datasets[part]))
+    dataset = build(datasets[part], max_item_seconds=WINDOW_SECONDS)
+    for folder in {os.path.dirname(u.path) for u in dataset.utterances}:
+        _refuse_test(folder, os.path.realpath(folder))
+    return dataset
+
+
+def _refuse_test(*names: str) -> None:
+    """Refuses a name or path that calls itself test, as ``test``, ``DIR/test-clean`` or ``test.jsonl``.
+
+    Below the current folder only what comes after it counts: where a person works is no data.
+    """
+    for name in names:
+        inside = os.path.isabs(name) and not os.path.relpath(name).startswith("..")
+        parts = Path(os.path.relpath(name) if inside else os.path.normpath(name)).parts
+        for part in parts:
+            if TEST.fullmatch(part) or TEST.fullmatch(Path(part).stem):
+                raise ValueError(
+                    f"{name} is test data ({part}): weights are chosen on dev, or the test says nothing "
+                    "about data that were never seen. Tune on a dev part (tune.part, datasets)"
+                )
+
+
+def _strings(section: Any) -> Iterator[str]:
+    """Every string in a dataset's section: its folders, parts and files."""
+    if isinstance(section, str):
+        yield section
+    elif isinstance(section, Mapping):
+        for value in section.values():
+            yield from _strings(value)
+    elif isinstance(section, Iterable):
+        for value in section:
+            yield from _strings(value)
+
+
+def _require_texts(utterances: Sequence[Utterance], data: str) -> None:
+    if not any(u.text.split() for u in utterances):
+        raise ValueError(f"{data} has no transcripts: weights are chosen by the error rate")
+
+
+def halves_by_speaker(utterances: Sequence[Utterance]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Two pairs of places in ``utterances``, to tune on and to score, that share no speaker.
+
+    Speakers are dealt in the order of their names: the first, third … are one half.
+
+    Raises:
+        ValueError: fewer than two speakers, or one that is not known.
+    """
+    speakers = sorted({u.speaker for u in utterances if u.speaker is not None})
+    if len(speakers) < 2 or any(u.speaker is None for u in utterances):
+        raise ValueError(
+            f"tune.cross needs two or more speakers, and that of every utterance; known: {speakers} "
+            "(where ids tell them, speaker_pattern of the dataset reads them)"
+        )
+    first = np.array([speakers.index(u.speaker) % 2 == 0 for u in utterances])
+    one, other = np.flatnonzero(first), np.flatnonzero(~first)
+    return [(one, other), (other, one)]
+
+
+def _cross_scores(
+    crossed: list[tuple[Scored, np.ndarray, np.ndarray]],
+    utterances: Sequence[Utterance],
+    data: str,
+    decoder: str,
+) -> dict:
+    """Each half scored with the best weights of the other, and both together."""
+    errors, folds = ErrorRate(), []
+    for best, own, other in crossed:
+        for place in other:
+            words, characters = (Edits(*counts) for counts in best.edits[place].tolist())
+            u = utterances[place]
+            errors.utterances.append(ScoredUtterance(u.id, u.speaker, "", "", words, characters))
+        folds.append(
+            {
+                **best.point._asdict(),
+                "tuned_on": sorted({utterances[place].speaker for place in own}),
+                "scored_on": sorted({utterances[place].speaker for place in other}),
+                "wer_where_tuned": best.sums(own)[0].rate,
+                "wer": best.sums(other)[0].rate,
+            }
+        )
+    return {
+        "test_data": data,
+        "decoder": decoder,
+        **scores(errors),
+        "folds": folds,
+        **_provenance(),
+    }
+
+
+def _provenance() -> dict:
+    return {"date": now(), "commit": current_commit(), "command": command_line()}
+
+
+def _row(scored: Scored) -> dict:
+    """A point with its error rates in percent and its edits by words, as in ``COLUMNS``."""
+    words, characters = scored.sums()
+    edits = asdict(words)
+    del edits["reference"]
+    rates = {"wer": words.rate, "cer": characters.rate}
+    return scored.point._asdict() | rates | edits | {"seconds": round(scored.seconds, 3)}
+
+
+def _table(points: Iterable[Scored]) -> str:
+    """CSV of ``points``, sorted."""
+    content = io.StringIO()
+    table = csv.DictWriter(content, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(_row(scored) for scored in sorted(points, key=lambda scored: scored.point))
+    return content.getvalue()
+
+
+def _tell(found: Tuning, data: str, count: int) -> None:
+    """Prints what was found, and how to use it."""
+    point, (words, characters) = found.best.point, found.best.sums()
+    print(f"{data}, {count} utterances, {words.reference} words; {len(found.grid.scored)} points")
+    print(f"greedy  WER {found.greedy.rate:.2f} %")
+    print(
+        f"tuned   WER {words.rate:.2f} %  CER {characters.rate:.2f} %  (S {words.substitutions}, "
+        f"D {words.deletions}, I {words.insertions}) at decoder.alpha={point.alpha:g} "
+        f"decoder.beta={point.beta:g} decoder.beam_width={point.beam_width}"
+    )
+    if found.cross:
+        print(
+            f"cross   WER {found.cross['wer']:.2f} %  CER {found.cross['cer']:.2f} %  "
+            f"(S {found.cross['substitutions']}, D {found.cross['deletions']}, "
+            f"I {found.cross['insertions']}): each half of the speakers with the other's weights"
+        )
+    for warning in found.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"{found.folder}: grid.csv, grid.png" + ", cross.json" * bool(found.cross))
+
+
+@hydra.main(config_path="pkg://asrlib.configs", config_name="tune", version_base=None)
+def main(config: DictConfig) -> None:
+    tune(config)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("interrupted; log_probs that were complete are kept", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,66 @@
+"""The weights that were found best for a checkpoint, kept in it: ``CHECKPOINT/decoding/NAME.yaml``.
+
+Such a file has the section ``decoder``, as one of ``configs/decoder``, and ``tuned``, which says on
+what, when and how well. It lies inside the checkpoint since it holds for these very weights: a better
+checkpoint that takes its place starts without.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from asrlib.files import write_atomically
+
+NAME = "tuned"  # of the section that stands for what was tuned: configs/decoder/tuned.yaml
+COMMAND = (
+    "python -m asrlib.decoding.tune tune.from_pretrained={} decoder=beam_lm decoder.lm_path=FILE"
+)
+
+
+def tuned_path(checkpoint: Path, name: str) -> Path:
+    """Where the decoder that is called ``name`` is kept."""
+    return checkpoint / "decoding" / f"{name}.yaml"
+
+
+def save_tuned(path: Path, decoder: dict, tuned: dict) -> None:
+    """Writes a decoder's section and how it was found."""
+    header = "# Written by python -m asrlib.decoding.tune; inference.py decoder=tuned reads it.\n"
+    write_atomically(path, header + OmegaConf.to_yaml({"decoder": decoder, "tuned": tuned}))
+
+
+def chosen_decoder(section: Mapping, checkpoint: Path) -> Mapping:
+    """``section`` itself; if it is that of ``decoder=tuned``, what was tuned for ``checkpoint``.
+
+    Its ``which`` is the name of one of several; whatever else it sets replaces what was stored.
+
+    Raises:
+        FileNotFoundError: nothing was tuned, or the language model is not where it was.
+        ValueError: several were and none is chosen, or the file is no decoder's.
+    """
+    if section.get("name") != NAME:
+        return section
+    options = {k: v for k, v in section.items() if k not in ("name", "which") and v is not None}
+    which, there = (
+        section.get("which"),
+        sorted(p.stem for p in tuned_path(checkpoint, "x").parent.glob("*.yaml")),
+    )
+    if not there:
+        raise FileNotFoundError(
+            f"no decoder was tuned for {checkpoint}: run {COMMAND.format(checkpoint)}"
+        )
+    if which is None and len(there) == 1:
+        which = there[0]
+    if which not in there:
+        raise ValueError(f"decoder.which is {which}; tuned for {checkpoint}: {', '.join(there)}")
+    path = tuned_path(checkpoint, which)
+    stored = OmegaConf.load(path)
+    if not isinstance(stored, DictConfig) or not isinstance(stored.get("decoder"), DictConfig):
+        raise ValueError(f"{path} has no section decoder")
+    decoder = OmegaConf.merge(stored.decoder, options)
+    if decoder.get("lm_path") is not None and not Path(decoder.lm_path).is_file():
+        raise FileNotFoundError(
+            f"no language model at {decoder.lm_path}, where {path} says it was (from the folder that "
+            "tuning ran in): name its place by decoder.lm_path=FILE"
+        )
+    return decoder

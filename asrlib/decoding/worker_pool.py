@@ -1,0 +1,111 @@
+"""Processes forked from this one that share a batch.
+
+Design choices:
+
+* Forked, so that a language model in memory is shared and not read or pickled again.
+* No threads in the parent and one task at a time in each worker: nothing can wait in a circle, and
+  a worker that dies (out of memory) is an error, where ``multiprocessing.Pool`` waits for ever.
+* Ctrl-C is the parent's business: it ends the workers. They also end when the pool is collected, at
+  the exit of the interpreter, and when the parent is killed, since then their pipes close.
+"""
+
+import gc
+import multiprocessing
+import os
+import signal
+import traceback
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+
+def can_fork() -> bool:
+    """Whether this process may have a pool: not on Windows, nor in a worker of a data loader."""
+    daemon = multiprocessing.current_process().daemon
+    return "fork" in multiprocessing.get_all_start_methods() and not daemon
+
+
+class WorkerPool:
+    """Workers that apply ``function`` as it is now, with all that it refers to.
+
+    ``close()`` ends them; so does any error.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], processes: int):
+        self._workers: dict[Connection, BaseProcess] = {}
+        self.owner = os.getpid()
+        self.close = weakref.finalize(self, _end, self._workers, self.owner)
+        context = multiprocessing.get_context("fork")
+        # Workers inherit the mask, and so never see the Ctrl-C of their terminal.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            for _ in range(processes):
+                ours, theirs = context.Pipe()
+                arguments = (function, theirs, [*self._workers, ours])
+                worker = context.Process(target=_work, args=arguments, daemon=True)
+                worker.start()
+                self._workers[ours] = worker
+                theirs.close()  # so that a worker's death closes the pipe
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def map(self, tasks: Sequence[Any]) -> list[Any]:
+        """Results in the order of the tasks; tasks and results are pickled.
+
+        Raises:
+            RuntimeError: a worker died. What ``function`` raised arrives as it was.
+        """
+        try:
+            return self._map(tasks)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, (EOFError, ConnectionError)):
+                raise RuntimeError("a decoding process died: was there enough memory?") from error
+            raise
+
+    def _map(self, tasks: Sequence[Any]) -> list[Any]:
+        results, waiting = [None] * len(tasks), iter(enumerate(tasks))
+        busy: dict[Connection, int] = {}
+        for connection, (i, task) in zip(self._workers, waiting, strict=False):
+            connection.send(task)
+            busy[connection] = i
+        while busy:
+            for connection in wait([*busy]):
+                results[busy.pop(connection)], error, trace = connection.recv()
+                if error is not None:
+                    raise error from RuntimeError(f"in a decoding process:\n{trace}")
+                for i, task in waiting:
+                    connection.send(task)
+                    busy[connection] = i
+                    break
+        return results
+
+
+def _work(
+    function: Callable[[Any], Any], connection: Connection, parents: Sequence[Connection]
+) -> None:
+    """A worker's life: sends (result, exception, its traceback) for each task received."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a handler of the parent is not meant for it
+    gc.freeze()  # collecting garbage would write to the objects of the model, and so copy them
+    for other in parents:  # else the pipes would outlive the parent
+        other.close()
+    with suppress(EOFError, ConnectionError):  # the parent has gone
+        while True:
+            task = connection.recv()
+            try:
+                answer = function(task), None, ""
+            except Exception as error:
+                answer = None, error, traceback.format_exc()
+            connection.send(answer)
+
+
+def _end(workers: dict[Connection, BaseProcess], owner: int) -> None:
+    if os.getpid() != owner:  # a fork of the owner has these objects, but not the processes
+        return
+    for connection, worker in workers.items():
+        worker.kill()
+        worker.join()
+        connection.close()
