@@ -5,11 +5,11 @@ RUN := .venv/bin/python
 # A stamp, made once all requirements are installed.
 VENV := .venv/installed
 
-.PHONY: help demo test test-slow lint format train-an4 an4-data clean
+.PHONY: help demo test test-slow lint format train-an4 an4-data lmplz language-models clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV) ## speak a small corpus, overfit one batch, train, evaluate: minutes on a CPU
 	$(RUN) -m asrlib.demo
@@ -36,9 +36,34 @@ train-an4: an4-data $(VENV) ## train DeepSpeech2 on CMU AN4: make train-an4 DATA
 	    inferencer.result_path=report/results/an4-deepspeech2.json
 
 an4-data:
-	@[ -n "$(DATA)" ] || { echo "Where is AN4? make train-an4 DATA=DIR" >&2; exit 1; }
+	@[ -n "$(DATA)" ] || { echo "Where is AN4? make $(or $(MAKECMDGOALS),train-an4) DATA=DIR" >&2; exit 1; }
 	@for part in train dev test; do [ -d "$(DATA)/$$part/audio" ] || { \
 	    echo "No folder $(DATA)/$$part/audio: DATA must hold train, dev and test" >&2; exit 1; }; done
+
+lmplz: build/kenlm/bin/lmplz ## build KenLM's lmplz and build_binary: a C++ compiler and Boost needed
+
+# From the source package of the kenlm that is installed; its CMakeLists.txt asks for all four libraries.
+BOOST := program_options system/error_code thread test/unit_test
+build/kenlm/bin/lmplz: | $(VENV)
+	@for header in $(BOOST); do echo "#include <boost/$$header.hpp>"; done \
+	    | c++ -E -x c++ - >/dev/null 2>&1 || { \
+	    echo "No C++ compiler, or not all of Boost's headers (Debian, Ubuntu: apt install g++ make" \
+	        "libboost-{program-options,system,thread,test}-dev)." >&2; exit 1; }
+	rm -rf build/kenlm-source && mkdir -p build/kenlm-source
+	$(PIP) download --no-deps --no-build-isolation --no-binary kenlm --dest build/kenlm-source \
+	    "$$(grep -o '^kenlm==[0-9.]*' requirements-nodeps.txt)"
+	tar -xzf build/kenlm-source/kenlm-*.tar.gz --strip-components 1 -C build/kenlm-source
+	.venv/bin/cmake -S build/kenlm-source -B build/kenlm -Wno-dev -DCMAKE_CXX_FLAGS=-w
+	+.venv/bin/cmake --build build/kenlm --target lmplz build_binary
+
+language-models: an4-data build/kenlm/bin/lmplz $(VENV) ## estimate those of AN4 and the demo: make language-models DATA=DIR
+	$(RUN) -m asrlib.language_model estimate --order 4 --out language_models/an4-4gram.arpa.gz \
+	    --dataset an4 --root "$(DATA)"
+	$(RUN) -m asrlib.language_model perplexity language_models/an4-4gram.arpa.gz \
+	    --dataset an4 --root "$(DATA)"
+	$(RUN) -m asrlib.language_model estimate --order 4 --out language_models/demo-4gram.arpa.gz \
+	    --dataset demo
+	$(RUN) -m asrlib.language_model perplexity language_models/demo-4gram.arpa.gz --dataset demo
 
 clean: ## delete .venv and caches; data and outputs stay
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build *.egg-info

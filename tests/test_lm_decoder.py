@@ -21,17 +21,15 @@ from omegaconf import OmegaConf
 
 from asrlib import Recognizer
 from asrlib.build import build_decoder
-from asrlib.decoding import GreedyDecoder, Hypothesis, LongForm
+from asrlib.decoding import GreedyDecoder, Hypothesis, LongForm, lm
 from asrlib.decoding.align import Word, align, words_of
+from asrlib.decoding.lm import LMDecoder
 from asrlib.text import BPETextEncoder, CTCTextEncoder, collapse
 from tests.corpus import configure
 from tests.test_beam import brute_force, decode_one, peaked, random_log_probs
 from tests.test_ngram import ARPA, BeamDecoder
 
 pyctcdecode = pytest.importorskip("pyctcdecode")
-lm = pytest.importorskip("asrlib.decoding.lm")
-worker_pool = pytest.importorskip("asrlib.decoding.worker_pool")
-LMDecoder = lm.LMDecoder
 
 CHARACTERS = CTCTextEncoder("ab ")
 BPE = BPETextEncoder(" ab", [(1, 2)])  # pieces: ▁, a, b, ▁a
@@ -415,13 +413,15 @@ def test_nothing_is_logged_about_a_usual_model(arpa, encoder, caplog):
     assert caplog.records == []
 
 
-def test_a_language_model_in_upper_case_is_refused(tmp_path):
-    path = tmp_path / "upper.arpa"
-    path.write_text(ARPA.replace("\tab\t", "\tAB\t").replace(" ab", " AB").replace("\tab ", "\tAB ")
-                    .replace("bba", "BBA").replace("\ta\t", "\tA\t").replace(" a\n", " A\n")
-                    .replace("\ta ", "\tA "))  # fmt: skip
-    with pytest.raises(ValueError, match="lower-case"):
-        LMDecoder(CHARACTERS, path)
+def test_a_language_model_in_capitals_is_as_good(arpa, tmp_path, monkeypatch):
+    monkeypatch.setenv("ASRLIB_CACHE", str(tmp_path / "cache"))
+    capitals = tmp_path / "capitals.arpa"
+    lines = [line.upper() if line.startswith("-") else line for line in ARPA.splitlines()]
+    capitals.write_text("\n".join(lines))
+    one, other = LMDecoder(CHARACTERS, arpa), LMDecoder(CHARACTERS, capitals)
+    log_probs = torch.randn(1, 12, len(CHARACTERS)).log_softmax(-1)
+    lengths = torch.tensor([12])
+    assert one(log_probs, lengths) == other(log_probs, lengths)
 
 
 def test_what_is_missing_is_named(arpa, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from asrlib.decoding.prefix_search import EMPTY, insert
+from asrlib.language_model import prepared
 
 LN_10 = log(10)  # KenLM's logarithms are decimal
 FORGET_AT = 2**18  # answers kept from one utterance to the next: some 50 MB
@@ -111,10 +112,13 @@ class NGram:
 def open_model(path: str | Path) -> tuple[Any, list[str]]:
     """The ``kenlm.Model`` of a file, and the words that it knows, sorted and without the marks.
 
+    Words that are spelled otherwise than ours, in capitals say, are so in a copy in the cache.
+
     Raises:
         FileNotFoundError: no such file.
         ModuleNotFoundError: kenlm is not installed.
-        ValueError: not a language model, or one without the list of its words.
+        ValueError: not a language model, or one without the list of its words, or a binary with
+            words that are not spelled as ours.
     """
     try:
         import kenlm
@@ -126,6 +130,7 @@ def open_model(path: str | Path) -> tuple[Any, list[str]]:
         raise FileNotFoundError(
             f"no language model at {path}: set lm_path to an ARPA (.arpa, .gz) or KenLM binary"
         )
+    path = prepared(path)
     config = kenlm.Config()
     config.show_progress, config.arpa_complain = False, kenlm.ARPALoadComplain.NONE
     try:
