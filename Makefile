@@ -5,7 +5,7 @@ RUN := .venv/bin/python
 # A stamp, made once all requirements are installed.
 VENV := .venv/installed
 
-.PHONY: help demo test test-slow lint format train-an4 an4-data lmplz language-models clean
+.PHONY: help demo test test-slow lint format train-an4 an4-data lmplz language-models bench-decode clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -65,6 +65,14 @@ language-models: an4-data build/kenlm/bin/lmplz $(VENV) ## estimate those of AN4
 	    --dataset demo
 	$(RUN) -m asrlib.language_model perplexity language_models/demo-4gram.arpa.gz --dataset demo
 
+# LM: a language model of a million n-grams or more. flashlight-text has no wheels everywhere.
+bench-decode: an4-data $(VENV) ## time the decoders on AN4: make bench-decode DATA=DIR LM=FILE
+	@[ -f "$(LM)" ] || { echo "Which language model? make bench-decode DATA=$(DATA) LM=FILE" >&2; exit 1; }
+	@$(PIP) install --no-deps flashlight-text==0.0.7 || echo "flashlight-text does not install here: left out" >&2
+	$(RUN) -m bench.decode inferencer.from_pretrained=outputs/an4-deepspeech2 datasets=an4 \
+	    "datasets.root=$(DATA)" inferencer.part=val decoder=beam_lm "decoder.lm_path=$(LM)" \
+	    +out=report/results/bench-decode.json
+
 clean: ## delete .venv and caches; data and outputs stay
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
@@ -100,6 +108,6 @@ $(VENV): requirements.txt requirements-nodeps.txt requirements-dev.txt constrain
 	    set -x; $(PIP) install --no-deps --no-build-isolation -r requirements-nodeps.txt; \
 	else \
 	    echo "No C++ compiler or no Python.h (Debian, Ubuntu: apt install g++ python3-dev): left out" \
-	        "requirements-nodeps.txt, which only BPE and LM decoding need." >&2; \
+	        "requirements-nodeps.txt, which BPE (as in the demo) and LM decoding need." >&2; \
 	fi
 	@touch $@

@@ -23,7 +23,7 @@ def run(*arguments: str) -> None:
     print(f"\n$ {shlex.join(['python', *arguments])}", flush=True)
     status = subprocess.run([sys.executable, *arguments]).returncode
     if status:
-        sys.exit(f"demo: the command above ended with status {status}")
+        sys.exit(f"the command above ended with status {status}")
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ def test_different_utterances_cannot_be_compared():
 def test_one_speaker_has_no_interval():
     one = [
         ErrorRate(u for u in s.utterances if u.id == "u0")
-        for s in map(lambda t: scored(*t), (BEFORE, AFTER))
+        for s in (scored(*texts) for texts in (BEFORE, AFTER))
     ]
     assert compare(*one).interval is None
     assert "95 %" not in markdown(compare(*one))

@@ -1,5 +1,6 @@
-"""What is published keeps to the schema, and the README repeats it without a number typed by hand."""
+"""What is published keeps to a schema, and the README repeats it without a number typed by hand."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,16 +8,27 @@ import pytest
 from asrlib.result import load_results, markdown_table
 
 ROOT = Path(__file__).parents[1]
-ROWS = sorted(ROOT.glob("report/results/*.json"))
+FILES = sorted(path.relative_to(ROOT) for path in ROOT.glob("report/results/*.json"))
+BENCHES = [path for path in FILES if path.name.startswith("bench-")]
+DECODERS = [path for path in FILES if path.name.endswith("-decoders.json")]
+MODELS = [path for path in FILES if path not in BENCHES + DECODERS]
 
 
-@pytest.mark.parametrize("path", ROWS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", MODELS + DECODERS, ids=lambda path: path.name)
 def test_every_published_row_keeps_to_the_schema(path):
-    for row in load_results(path):
+    for row in load_results(ROOT / path):
         assert not row.commit.endswith("+"), "from a working tree that no commit holds"
         assert row.wer_interval is None or row.wer_interval[0] <= row.wer <= row.wer_interval[1]
 
 
-def test_the_readme_shows_the_published_rows():
-    table = markdown_table([path.relative_to(ROOT) for path in ROWS])
-    assert table in (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("path", BENCHES, ids=lambda path: path.name)
+def test_every_measurement_says_what_was_measured_and_how(path):
+    for row in json.loads((ROOT / path).read_text()):
+        assert {"system", "seconds", "audio_seconds", "peak_mb", "command", "date"} <= row.keys()
+        assert not row["commit"].endswith("+"), "from a working tree that no commit holds"
+
+
+@pytest.mark.parametrize("paths", [MODELS, DECODERS], ids=["models", "decoders"])
+def test_the_readme_shows_the_published_rows(paths, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert markdown_table(paths) in (ROOT / "README.md").read_text(encoding="utf-8")
