@@ -171,10 +171,9 @@ class BeamDecoder:
         labels = len(self.text_encoder)
         _require(log_probs.shape[-1] == labels, f"{log_probs.shape[-1]} labels, expected {labels}")
         rules = self._weighted_rules()
-        rows = zip(log_probs.detach().cpu(), lengths.tolist(), strict=True)
+        rows = zip(log_probs.detach().cpu().double().numpy(), lengths.tolist(), strict=True)
         return [
-            self._decode(row[:length].double().contiguous().numpy(), rules, n)
-            for row, length in rows
+            self._decode(np.ascontiguousarray(row[:length]), rules, n) for row, length in rows
         ]
 
     def _decode(self, log_probs: np.ndarray, rules: Rules, n: int | None) -> list[Hypothesis]:

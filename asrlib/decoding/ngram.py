@@ -80,17 +80,16 @@ class NGram:
 
     def answer(self, keys: np.ndarray) -> None:
         """Puts the answers for ``keys`` of the table, int64 [n], into it."""
-        keys = np.array([*dict.fromkeys(keys.tolist())])
+        keys = [*dict.fromkeys(keys.tolist())]
         self._size += len(keys)
         while 2 * self._size > len(self.table.keys):
             self._grow()
-        scores, states = np.empty(len(keys)), np.empty(len(keys), np.int32)
-        for i, key in enumerate(keys.tolist()):
-            after = self._new_state()
-            before, word = self._states[key >> 32], self._names[key & 0xFFFFFFFF]
-            scores[i] = LN_10 * self._model.BaseScore(before, word, after)
-            states[i] = self._number(after)
-        insert(self.table, keys, scores, states)
+        scores, numbers = [], []
+        for key in keys:
+            before, word, after = self._states[key >> 32], key & 0xFFFFFFFF, self._new_state()
+            scores.append(self._model.BaseScore(before, self._names[word], after))
+            numbers.append(self._number(after))
+        insert(self.table, np.array(keys), LN_10 * np.array(scores), np.array(numbers, np.int32))
 
     def _number(self, state) -> int:
         """The number of KenLM's ``state``, which is a new one if it was never seen."""
