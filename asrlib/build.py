@@ -45,8 +45,18 @@ def build_features(config: DictConfig) -> LogMel:
 
 
 def build_encoder(config: DictConfig, features: LogMel, text_encoder: CTCTextEncoder) -> nn.Module:
-    """The encoder of ``config.model`` for these features and labels."""
-    return build(config.model, n_mels=features.n_mels, vocabulary_size=len(text_encoder))
+    """The encoder of ``config.model`` for these features and labels.
+
+    Raises:
+        ValueError: as ``build``; or too few encoder frames for characters.
+    """
+    encoder = build(config.model, n_mels=features.n_mels, vocabulary_size=len(text_encoder))
+    if text_encoder.kind == CTCTextEncoder.kind and encoder.stride >= 8:
+        raise ValueError(
+            f"an encoder frame of {10 * encoder.stride} ms is longer than many characters are: "
+            "choose text_encoder=bpe, or a smaller stride (model.subsampling=4)"
+        )
+    return encoder
 
 
 def build_decoder(section: DictConfig, text_encoder: CTCTextEncoder) -> Any:

@@ -4,7 +4,16 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from asrlib.model import MLP, AcousticModel, CTCLoss, DeepSpeech2, LogMel
+from asrlib.model import (
+    MLP,
+    AcousticModel,
+    Conformer,
+    CTCLoss,
+    DeepSpeech2,
+    Jasper,
+    LogMel,
+    QuartzNet,
+)
 from asrlib.randomness import torch_seed
 from tests.signals import hiss
 
@@ -17,6 +26,12 @@ MODELS = {
     "ds2-lstm-2": lambda: DeepSpeech2(N_MELS, V, "xxs", "lstm", time_stride=2),
     "ds2-lstm-4": lambda: DeepSpeech2(N_MELS, V, "xxs", "lstm", time_stride=4),
     "ds2-upsampled": lambda: DeepSpeech2(N_MELS, V, "xxs", "lstm", time_stride=4, upsample=2),
+    "jasper": lambda: Jasper(N_MELS, V, "xs", dense=False),
+    "jasper-dense": lambda: Jasper(N_MELS, V, "xs"),
+    "quartznet": lambda: QuartzNet(N_MELS, V, "xs"),
+    "conformer": lambda: Conformer(N_MELS, V, "xxs"),
+    "conformer-inter": lambda: Conformer(N_MELS, V, "xxs", intermediate_layers=[1]),
+    "conformer-depth": lambda: Conformer(N_MELS, V, "xxs", stochastic_depth=0.1),
 }
 SAMPLES = [5_000, 16_000, 330, 9_999]  # of the clips in a batch
 

@@ -1,9 +1,22 @@
 """Acoustic models: features and lengths in, ``log_probs`` and lengths out."""
 
 from asrlib.model.acoustic import AcousticModel
+from asrlib.model.conformer import Conformer
 from asrlib.model.deepspeech2 import DeepSpeech2
 from asrlib.model.features import LogMel
+from asrlib.model.jasper import Jasper, QuartzNet
 from asrlib.model.losses import CTCLoss, LossSum, ctc_feasible
 from asrlib.model.mlp import MLP
 
-__all__ = ["MLP", "AcousticModel", "CTCLoss", "DeepSpeech2", "LogMel", "LossSum", "ctc_feasible"]
+__all__ = [
+    "MLP",
+    "AcousticModel",
+    "CTCLoss",
+    "Conformer",
+    "DeepSpeech2",
+    "Jasper",
+    "LogMel",
+    "LossSum",
+    "QuartzNet",
+    "ctc_feasible",
+]
