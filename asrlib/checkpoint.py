@@ -2,7 +2,8 @@
 
 | file | what |
 |---|---|
-| ``model.safetensors`` | weights of the encoder |
+| ``model.safetensors`` | weights of the encoder, as they were evaluated |
+| ``raw.safetensors`` | only where these are a running average: the weights that are in training |
 | ``config.yaml`` | the resolved configuration of the run |
 | ``text_encoder.json`` | the text encoder, as plain JSON |
 | ``state.json`` | where the training stood, its results so far, and the optimiser's numbers |
@@ -16,7 +17,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor
 
 from asrlib import text
 from asrlib.build import build_encoder, build_features
@@ -31,10 +32,18 @@ def save_checkpoint(
     text_encoder: text.CTCTextEncoder,
     state: dict,
     optimizer: torch.optim.Optimizer | None = None,
+    average: dict[str, Tensor] | None = None,
 ) -> None:
-    """Writes the folder ``path``; one that is there already is replaced."""
+    """Writes the folder ``path``; one that is there already is replaced.
+
+    With ``average``, that is the encoder to recognise with; the one that training would go on from is
+    kept beside it where an ``optimizer`` is.
+    """
     with folder_written_atomically(path) as folder:
-        save_file(model.encoder.state_dict(), folder / "model.safetensors")
+        weights = model.encoder.state_dict()
+        save_file(weights if average is None else average, folder / "model.safetensors")
+        if average is not None and optimizer is not None:
+            save_file(weights, folder / "raw.safetensors")
         OmegaConf.save(config, folder / "config.yaml", resolve=True)
         (folder / "text_encoder.json").write_text(json.dumps(text_encoder.to_dict()))
         if optimizer is not None:
@@ -55,12 +64,24 @@ def _split(states: dict[int, dict]) -> tuple[dict, dict]:
 
 
 def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Restores what ``save_checkpoint`` kept of an optimiser with the same parameters."""
+    """Restores what ``save_checkpoint`` kept of an optimiser with the same parameters.
+
+    Raises:
+        ValueError: its parameters were others.
+    """
     flat = load_file(path / "optimizer.safetensors") | read_state(path)["optimizer"]
     states: dict[int, dict] = {}
     for key, value in flat.items():
         parameter, name = key.split("/")
         states.setdefault(int(parameter), {})[name] = value
+    shapes = [p.shape for group in optimizer.param_groups for p in group["params"]]
+    for i, state in states.items():
+        kept = {value.shape for value in state.values() if torch.is_tensor(value) and value.ndim}
+        if i >= len(shapes) or kept - {shapes[i]}:
+            raise ValueError(
+                f"{path} was trained with other parameters: a run goes on with the trainer.freeze and "
+                "the model that it began with; init_from begins another one from its weights"
+            )
     optimizer.load_state_dict(
         {"state": states, "param_groups": optimizer.state_dict()["param_groups"]}
     )
@@ -70,9 +91,15 @@ def read_state(path: Path) -> dict:
     return json.loads((path / "state.json").read_text())
 
 
-def load_weights(path: Path, encoder: nn.Module) -> None:
-    """Loads the weights of a checkpoint into an encoder of the same shape."""
-    encoder.load_state_dict(load_file(path / "model.safetensors"))
+def read_weights(path: Path, raw: bool = False) -> dict[str, Tensor]:
+    """The encoder's tensors by name: as they were evaluated, or ``raw``, to train on."""
+    if raw and (path / "raw.safetensors").exists():
+        return load_file(path / "raw.safetensors")
+    return load_file(path / "model.safetensors")
+
+
+def read_text_encoder(path: Path) -> text.CTCTextEncoder:
+    return text.from_dict(json.loads((path / "text_encoder.json").read_text()))
 
 
 def find_checkpoint(path: Path | str) -> Path:
@@ -103,11 +130,10 @@ def load_acoustic_model(
     """
     path = find_checkpoint(path)
     config = OmegaConf.load(path / "config.yaml")
-    encoder_state = json.loads((path / "text_encoder.json").read_text())
-    text_encoder = text.from_dict(encoder_state)
+    text_encoder = read_text_encoder(path)
     features = build_features(config)
     encoder = build_encoder(config, features, text_encoder)
-    load_weights(path, encoder)
+    encoder.load_state_dict(read_weights(path))
     return AcousticModel(features, encoder).to(device).eval(), text_encoder, config
 
 

@@ -231,6 +231,17 @@ def test_what_is_masked_changes_with_seed_epoch_and_utterance():
         assert not torch.equal(base, other)
 
 
+def test_each_view_has_draws_of_its_own_and_the_first_those_of_a_single_one():
+    spectrogram, lengths, ids = torch.randn(2, 80, 300), torch.tensor([300, 200]), ["a", "b"]
+    chain = SpectrogramAugmentations({"mask": SpecAugment()}, seed=3)
+    first, second = (chain(spectrogram, lengths, 5, ids, view=view) for view in (0, 1))
+    rngs = [generator(3, 5, id, "mask") for id in ids]
+    assert torch.equal(first, SpecAugment()(spectrogram, lengths, rngs))
+    for row in range(2):
+        assert not torch.equal(first[row], second[row])
+    assert torch.equal(second, chain(spectrogram, lengths, 5, ids, view=1))
+
+
 def test_masking_leaves_its_input_and_the_other_values_as_they_were():
     spectrogram = torch.randn(1, 80, 300)
     before = spectrogram.clone()

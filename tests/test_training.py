@@ -10,9 +10,12 @@ from safetensors.torch import load_file
 from asrlib import checkpoint
 from asrlib.build import build
 from asrlib.result import Result, add_result, load_results, save_results
-from asrlib.training import Inferencer, build_trainer, train
-from asrlib.training.schedule import OneCycle, WarmupCosine
+from asrlib.training import Inferencer, build_trainer, saving, train
+from asrlib.training.optimizer import adamw
+from asrlib.training.schedule import Noam, OneCycle, WarmupCosine
 from tests.corpus import configure, tiny_overrides, write_custom_dir
+
+RUNS = ("whole", "halves")
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +51,12 @@ def test_training_twice_gives_bit_equal_weights_whatever_the_workers(corpus, tmp
     assert_equal_weights(weights(tmp_path / "a"), weights(tmp_path / "b"))
 
 
-def test_resumed_equals_uninterrupted(corpus, tmp_path):
-    train(tiny_config(corpus, tmp_path / "whole"))
-    first = build_trainer(tiny_config(corpus, tmp_path / "halves"))
+@pytest.mark.parametrize(
+    "options", [[], ["trainer.average=0.9", "loss=cr_ctc", "augmentations=cr_ctc"]]
+)
+def test_resumed_equals_uninterrupted(corpus, tmp_path, options):
+    train(tiny_config(corpus, tmp_path / "whole", *options))
+    first = build_trainer(tiny_config(corpus, tmp_path / "halves", *options))
     validate = first._validate
 
     def cut():
@@ -61,12 +67,16 @@ def test_resumed_equals_uninterrupted(corpus, tmp_path):
     first._validate = cut
     with pytest.raises(RuntimeError, match="power cut"):
         first.train()
-    train(tiny_config(corpus, tmp_path / "halves"))
-    assert_equal_weights(weights(tmp_path / "whole"), weights(tmp_path / "halves"))
+    train(tiny_config(corpus, tmp_path / "halves", *options))
+    whole, halves = (max((tmp_path / run / "checkpoints").glob("step-*")) for run in RUNS)
+    files = sorted(path.name for path in whole.glob("*.safetensors"))
+    assert ("raw.safetensors" in files) == bool(options)
+    for name in files:
+        assert_equal_weights(load_file(whole / name), load_file(halves / name))
     timed = "audio_seconds_per_second_train"
     untimed = [
         [{k: v for k, v in row.items() if k != timed} for row in rows(tmp_path / run)]
-        for run in ("whole", "halves")
+        for run in RUNS
     ]
     assert untimed[0] == untimed[1]
 
@@ -136,6 +146,33 @@ def test_the_random_samples_change_from_epoch_to_epoch(corpus, tmp_path):
         for table in (tmp_path / "logs").glob("samples_train-*.jsonl")
     }
     assert len(chosen) > 1
+
+
+def test_two_views_are_counted_as_audio_and_each_part_of_the_loss_is_logged(corpus, tmp_path):
+    run = ["augmentations.waveform.speed=null", "trainer.epochs=1"]
+    once = train(tiny_config(corpus, tmp_path / "one", *run))
+    twice = train(tiny_config(corpus, tmp_path / "two", *run, "loss=cr_ctc"))
+    assert twice.audio_seconds == 2 * once.audio_seconds > 0
+    row, *_, last = rows(tmp_path / "two")
+    mixed = row["loss_ctc_train"] + 0.2 * row["loss_consistency_train"]
+    assert row["loss_train"] == pytest.approx(mixed, rel=1e-5)
+    assert row["loss_consistency_train"] > 0
+    assert last["loss_ctc_val"] == last["loss_val"]
+    assert not [name for name in set().union(*rows(tmp_path / "one")) if "_ctc_" in name]
+
+
+def test_the_views_of_a_batch_differ_by_their_masks_alone(corpus, tmp_path):
+    config = tiny_config(corpus, tmp_path, "loss=cr_ctc", "augmentations=cr_ctc", "model.dropout=0")
+    trainer = build_trainer(config)
+    seen, encoder = [], trainer.model.encoder
+    encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    trainer._step(0, [next(iter(trainer.train_loader))])
+    ((spectrogram, lengths),) = seen
+    first, second = spectrogram.chunk(2)
+    assert torch.equal(*lengths.chunk(2))
+    unmasked = (first != 0) & (second != 0)
+    assert torch.equal(first[unmasked], second[unmasked])
+    assert all(not torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_utterances_without_a_ctc_path_are_named_and_counted(corpus, tmp_path):
@@ -210,7 +247,7 @@ def test_a_checkpoint_is_complete_or_absent(tmp_path, corpus, monkeypatch):
     trainer = build_trainer(tiny_config(corpus, tmp_path))
     monkeypatch.setattr(checkpoint.OmegaConf, "save", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        trainer._save(is_best=True)
+        saving.save(trainer, is_best=True)
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
@@ -251,6 +288,76 @@ def test_one_cycle_is_that_of_torch():
         optimizer.step()
         if position < 100:
             theirs.step()
+
+
+def test_noam_is_that_of_the_paper():
+    steps, warmup, width = 1000, 100, 256
+    highest, noam = (width * warmup) ** -0.5, Noam(warmup=warmup / steps)
+    for step in range(1, steps + 1):
+        paper = width**-0.5 * min(step**-0.5, step * warmup**-1.5)
+        assert highest * noam(step / steps) == pytest.approx(paper)
+    assert noam(0.1) == 1.0
+    assert noam(0) == 0.0
+    with pytest.raises(ValueError, match="warm-up"):
+        Noam(warmup=0)
+
+
+def test_only_matrices_and_kernels_decay():
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(3, 4)
+            self.conv = torch.nn.Conv1d(3, 4, 5)
+            self.rnn = torch.nn.GRU(3, 4)
+            self.norm = torch.nn.LayerNorm([3, 4])
+            self.batch_norm = torch.nn.BatchNorm1d(4)
+            self.embedding = torch.nn.Embedding(3, 4)
+            self.position_bias = torch.nn.Parameter(torch.zeros(2, 3))
+            self.frozen = torch.nn.Linear(3, 4).requires_grad_(False)
+
+    model = Model()
+    decayed, others = adamw(model, lr=1.0, weight_decay=0.1).param_groups
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert [names[id(p)] for p in decayed["params"]] == [
+        "linear.weight",
+        "conv.weight",
+        "rnn.weight_ih_l0",
+        "rnn.weight_hh_l0",
+    ]
+    assert len(decayed["params"]) + len(others["params"]) == len(names) - 2
+
+
+def test_what_cannot_be_compiled_trains_as_it_is_and_says_so(corpus, tmp_path, monkeypatch, capsys):
+    def without_compiler(*_, **__):
+        raise RuntimeError("no C++ compiler\nand a long trace")
+
+    monkeypatch.setattr(torch, "compile", without_compiler)
+    progress = train(tiny_config(corpus, tmp_path, "trainer.compile=true", "trainer.epochs=1"))
+    assert progress.finished
+    assert "nothing can be compiled here: no C++ compiler\n" in capsys.readouterr().out
+
+
+def test_a_compiled_encoder_keeps_the_names_of_its_weights(corpus, tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda f, **options: compiled.append(options) or f)
+    trainer = build_trainer(tiny_config(corpus, tmp_path, "trainer.compile=true"))
+    plain = build_trainer(tiny_config(corpus, tmp_path))
+    assert compiled == [{}, {"dynamic": True}]
+    assert trainer.model.state_dict().keys() == plain.model.state_dict().keys()
+
+
+@pytest.mark.slow
+def test_a_compiled_model_trains_like_the_plain_one(corpus, tmp_path, capsys):
+    options = ["model=mlp", "model.width=32", "trainer.precision=fp32", "trainer.epochs=1"]
+    for name in ("false", "true"):
+        overrides = [o for o in tiny_overrides(corpus, tmp_path / name) if "model.size" not in o]
+        train(configure("train", *overrides, *options, f"trainer.compile={name}"))
+    assert "no effect" not in capsys.readouterr().out
+    plain, compiled = (weights(tmp_path / name) for name in ("false", "true"))
+    assert plain.keys() == compiled.keys()
+    for name in plain:
+        torch.testing.assert_close(compiled[name], plain[name], atol=1e-4, rtol=1e-3)
 
 
 def test_a_result_that_contradicts_itself_is_refused(tmp_path):

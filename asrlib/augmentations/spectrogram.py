@@ -74,9 +74,17 @@ class SpectrogramAugmentations(nn.Module):
         self.augmentations, self.seed = nn.ModuleDict(augmentations), seed
 
     def forward(
-        self, spectrogram: Tensor, lengths: Tensor, epoch: int, utterance_ids: Sequence[str]
+        self,
+        spectrogram: Tensor,
+        lengths: Tensor,
+        epoch: int,
+        utterance_ids: Sequence[str],
+        view: int = 0,
     ) -> Tensor:
+        """[B, F, T] and frames [B] → [B, F, T]; each ``view`` of an utterance has draws of its own."""
         for name, augmentation in self.augmentations.items():
-            rngs = [generator(self.seed, epoch, id, name) for id in utterance_ids]
+            # the only view of most trainings is no part of the key
+            key = (name, view) if view else (name,)
+            rngs = [generator(self.seed, epoch, id, *key) for id in utterance_ids]
             spectrogram = augmentation(spectrogram, lengths, rngs)
         return spectrogram

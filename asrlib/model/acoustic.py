@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from asrlib.model.features import HOP, LogMel
@@ -31,14 +32,16 @@ class AcousticModel(nn.Module):
         """Samples from one encoder frame to the next."""
         return HOP * self.encoder.stride
 
-    def forward(self, audio: Tensor, audio_length: Tensor, augment: Augment | None = None) -> dict:
+    def forward(self, audio: Tensor, audio_length: Tensor, *augment: Augment) -> dict:
         """float32 [B, S] and samples int64 [B] (on the CPU) → the encoder's dict and ``spectrogram``.
 
-        ``augment`` changes the spectrogram, given it and its lengths, before the encoder sees it.
+        Each ``augment`` changes the spectrogram, given it and its lengths, before the encoder sees it.
+        Of N of them, each makes a view of its own, and all outputs have N·B rows, view after view.
         """
         spectrogram, lengths = self.features(audio, audio_length)
-        if augment is not None:
-            spectrogram = augment(spectrogram, lengths)
+        if augment:
+            spectrogram = torch.cat([change(spectrogram, lengths) for change in augment])
+            lengths = lengths.repeat(len(augment))
         seen = {"spectrogram": spectrogram, "spectrogram_length": lengths}
         return seen | self.encoder(spectrogram, lengths)
 

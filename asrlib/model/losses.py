@@ -4,21 +4,26 @@ Batches are of unequal size, so a mean of means would weigh utterances by the co
 trainer divides the summed losses of a whole step (all accumulated batches) by their summed counts.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from asrlib.model.masking import length_mask
 from asrlib.text import BLANK
 
 
 @dataclass(frozen=True)
 class LossSum:
-    """``total`` is a scalar with gradient; ``infeasible`` has rows of the batch that were left out."""
+    """``total`` is a scalar with gradient; ``infeasible`` has rows of the batch that were left out.
+
+    Of a mixed loss, ``parts`` has what it is made of: name → sum, before its weight, no gradient.
+    """
 
     total: Tensor
     count: int
     infeasible: list[int]
+    parts: dict[str, Tensor] = field(default_factory=dict)
 
 
 def ctc_feasible(frames: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
@@ -35,33 +40,119 @@ def ctc_feasible(frames: Tensor, targets: Tensor, target_lengths: Tensor) -> Ten
     return frames >= target_lengths + repeats.sum(dim=1)
 
 
-class CTCLoss(nn.Module):
-    """Connectionist temporal classification (Graves et al. 2006), counted in target labels.
+def ctc_sum(log_probs: Tensor, frames: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
+    """Sum of −log p(target) over a batch in which every utterance has a path; 0 if it is empty.
 
-    Utterances without a CTC path are named in ``infeasible`` instead of being hidden behind a zero.
+    Args:
+        log_probs: [B, T', V]; computed in float32.
+        frames, targets, target_lengths: as for ``ctc_feasible``, on the CPU.
+    """
+    if not len(log_probs):  # torch refuses an empty batch; a zero that can still be differentiated
+        return log_probs.float().sum()
+    return F.ctc_loss(
+        log_probs.float().transpose(0, 1),
+        targets.to(log_probs.device),
+        frames,
+        target_lengths,
+        blank=BLANK,
+        reduction="sum",
+    )
+
+
+def consistency_sum(first: Tensor, second: Tensor, frames: Tensor) -> Tensor:
+    """How far two views of the same utterances disagree, summed over their real frames.
+
+    At each frame (KL(second' ‖ first) + KL(first' ‖ second)) / 2, where ' has no gradient: each view
+    learns from the other as it is.
+
+    Args:
+        first, second: log_probs [B, T', V]; computed in float32.
+        frames: T' of each utterance, int [B].
+    """
+    first, second = first.float(), second.float()
+    divergence = F.kl_div(first, second.detach(), reduction="none", log_target=True)
+    divergence = divergence + F.kl_div(second, first.detach(), reduction="none", log_target=True)
+    real = length_mask(frames, first.shape[1], first.device)
+    return divergence.sum(dim=2).masked_fill(~real, 0.0).sum() / 2
+
+
+class CTCLoss(nn.Module):
+    """Connectionist temporal classification (Graves et al. 2006), alone or mixed with regularisers.
+
+    (1 − intermediate) · CTC + intermediate · CTC of inner layers + consistency · CR
+
+    Intermediate CTC (Lee and Watanabe, "Intermediate loss regularization for CTC-based speech
+    recognition", ICASSP 2021) asks layers inside the encoder for the labels, too; the mean over those
+    layers counts. CR-CTC (Yao et al., "CR-CTC: consistency regularization on CTC for improved speech
+    recognition", ICLR 2025) has the encoder see two differently masked views of each utterance, which
+    should agree in every frame (``consistency_sum``); the mean of both views' CTC counts. As in that
+    paper CR is a sum over frames beside CTC's sum over labels: all is then divided by target labels.
+
+    Utterances without a CTC path are in no part, and named in ``infeasible`` instead of being hidden
+    behind a zero. Evaluation has one view and no CR.
+
+    Args:
+        intermediate: weight in [0, 1); not 0 needs a model with ``intermediate_layers``.
+        consistency: weight of CR; not 0 makes the trainer show two ``views`` of a batch.
     """
 
+    def __init__(self, intermediate: float = 0.0, consistency: float = 0.0):
+        super().__init__()
+        if not 0 <= intermediate < 1 or consistency < 0:
+            raise ValueError(
+                f"loss.intermediate={intermediate} must be in [0, 1), "
+                f"loss.consistency={consistency} not below 0"
+            )
+        self.intermediate, self.consistency = intermediate, consistency
+        self.views = 2 if consistency else 1
+
     def count(self, batch: dict, frames: Tensor) -> int:
-        """Target labels of the utterances that have a path; ``frames`` is T' [B]."""
+        """Target labels of the utterances that have a path, once for all views; ``frames`` is T' [B]."""
         lengths = batch["text_encoded_length"]
         return int(lengths[ctc_feasible(frames, batch["text_encoded"], lengths)].sum())
 
     def forward(self, batch: dict) -> LossSum:
-        """``batch`` with ``log_probs`` [B, T', V], ``text_encoded`` [B, U] and their lengths."""
-        frames, lengths = batch["log_probs_length"], batch["text_encoded_length"]
-        feasible = ctc_feasible(frames, batch["text_encoded"], lengths)
-        log_probs = batch["log_probs"].float()
+        """The loss of ``batch``, whose B utterances come in N = 1 or 2 views, one view after the other.
+
+        Args:
+            batch: ``text_encoded`` [B, U], ``log_probs`` [N·B, T', V], ``text_encoded_length`` [B],
+                ``log_probs_length`` [N·B], and what the weights ask for: ``intermediate_log_probs``,
+                a list of [N·B, T', V].
+
+        Raises:
+            ValueError: intermediate outputs are asked for, and the model makes none.
+        """
+        texts, text_lengths = batch["text_encoded"], batch["text_encoded_length"]
+        views = len(batch["log_probs"]) // len(texts)
+        frames = batch["log_probs_length"][: len(texts)]  # alike in all views
+        feasible = ctc_feasible(frames, texts, text_lengths)
         rows = feasible.nonzero().squeeze(1)
-        if len(rows):
-            device_rows = rows.to(log_probs.device)
-            total = F.ctc_loss(
-                log_probs[device_rows].transpose(0, 1),
-                batch["text_encoded"][rows].to(log_probs.device),
-                frames[rows],
-                lengths[rows],
-                blank=BLANK,
-                reduction="sum",
+        labels = [x[rows].repeat(views, *[1] * (x.ndim - 1)) for x in (frames, texts, text_lengths)]
+        every = feasible.repeat(views).nonzero().squeeze(1).to(batch["log_probs"].device)
+
+        def ctc(log_probs: Tensor) -> Tensor:
+            return ctc_sum(log_probs[every], *labels) / views
+
+        total = ctc(batch["log_probs"])
+        parts = {"ctc": total.detach()}
+        if self.intermediate:
+            inner = self._intermediate_outputs(batch)
+            mean = sum(map(ctc, inner)) / len(inner)
+            parts["intermediate"] = mean.detach()
+            total = (1 - self.intermediate) * total + self.intermediate * mean
+        if self.consistency and views == 2:
+            first, second = batch["log_probs"][every].chunk(2)
+            disagreement = consistency_sum(first, second, frames[rows])
+            parts["consistency"] = disagreement.detach()
+            total = total + self.consistency * disagreement
+        infeasible = (~feasible).nonzero().flatten().tolist()
+        mixed = self.intermediate or self.consistency
+        return LossSum(total, int(text_lengths[rows].sum()), infeasible, parts if mixed else {})
+
+    def _intermediate_outputs(self, batch: dict) -> list[Tensor]:
+        if not batch.get("intermediate_log_probs"):
+            raise ValueError(
+                f"loss.intermediate={self.intermediate} needs a model with inner outputs: "
+                "set model.intermediate_layers, or choose loss=ctc"
             )
-        else:  # torch refuses an empty batch; a zero that can still be differentiated
-            total = log_probs.sum() * 0.0
-        return LossSum(total, int(lengths[rows].sum()), (~feasible).nonzero().flatten().tolist())
+        return batch["intermediate_log_probs"]

@@ -1,5 +1,6 @@
 """Decoding a dataset, and scoring it where its texts are known."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -21,13 +22,17 @@ Decoder = Callable[[Tensor, Tensor], list[Hypothesis]]
 
 @dataclass
 class Evaluation:
-    """Hypotheses of a dataset by utterance id, their errors, and the mean loss a label."""
+    """Hypotheses of a dataset by utterance id, their errors, and the mean loss a label.
+
+    ``loss_parts`` has, name by name, what a mixed loss is made of.
+    """
 
     hypotheses: dict[str, Hypothesis] = field(default_factory=dict)
     utterances: dict[str, Utterance] = field(default_factory=dict)
     errors: ErrorRate = field(default_factory=ErrorRate)
     skipped: list[SkippedItem] = field(default_factory=list)
     loss: float = float("nan")
+    loss_parts: dict[str, float] = field(default_factory=dict)
 
     def add(self, utterance: Utterance, hypothesis: Hypothesis) -> None:
         self.hypotheses[utterance.id] = hypothesis
@@ -64,7 +69,7 @@ def evaluate(
     Leaves the model in evaluation mode.
     """
     evaluation = Evaluation()
-    total, count = 0.0, 0
+    total, parts, count = 0.0, Counter(), 0
     model.eval()
     for batch in tqdm(loader, desc=description, unit="batch", leave=False, disable=None):
         evaluation.skipped += batch["skipped"]
@@ -86,6 +91,8 @@ def evaluate(
         if criterion is not None and "text_encoded" in batch:
             loss = criterion(batch)
             total, count = total + loss.total.item(), count + loss.count
+            parts.update({name: part.item() for name, part in loss.parts.items()})
     if count:
         evaluation.loss = total / count
+        evaluation.loss_parts = {name: part / count for name, part in parts.items()}
     return evaluation

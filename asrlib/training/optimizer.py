@@ -12,14 +12,21 @@ def adamw(
 ) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter, 2019) that decays matrices and kernels only.
 
-    Biases and the gains of normalisation have no scale to keep small, so they are left alone.
+    Biases (whatever their shape), gains of normalisation and embeddings have no scale to keep small,
+    so they are left alone. What is frozen has no place in the optimiser at all.
     """
     decayed, others = [], []
-    for parameter in model.parameters():
+    for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            (decayed if parameter.ndim >= 2 else others).append(parameter)
+            (decayed if _is_decayed(model, name, parameter) else others).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=lr, betas=tuple(betas))
+
+
+def _is_decayed(model: nn.Module, name: str, parameter: nn.Parameter) -> bool:
+    owner, _, own_name = name.rpartition(".")
+    used_as_they_are = isinstance(model.get_submodule(owner), (nn.Embedding, nn.LayerNorm))
+    return parameter.ndim >= 2 and "bias" not in own_name and not used_as_they_are

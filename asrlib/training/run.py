@@ -17,7 +17,10 @@ from asrlib.decoding import GreedyDecoder
 from asrlib.files import write_atomically
 from asrlib.model import AcousticModel
 from asrlib.randomness import torch_seed
-from asrlib.training.trainer import Progress, Trainer, TrainerOptions
+from asrlib.training.compilation import compile_encoder
+from asrlib.training.state import Progress, TrainerOptions
+from asrlib.training.trainer import Trainer
+from asrlib.training.transfer import freeze, start_from
 
 
 def command_line() -> str:
@@ -38,7 +41,13 @@ def build_trainer(config: DictConfig) -> Trainer:
     val_data = build(config.datasets.val, text_encoder=text_encoder)
     torch.manual_seed(torch_seed(seed, "initialisation"))
     features = build_features(config)
-    model = AcousticModel(features, build_encoder(config, features, text_encoder)).to(device)
+    model = AcousticModel(features, build_encoder(config, features, text_encoder))
+    if config.init_from is not None and checkpoint.find_latest(run_dir / "checkpoints") is None:
+        start_from(config.init_from, model, text_encoder, config)
+    freeze(model.encoder, options.freeze)
+    model.to(device)
+    if options.compile:
+        compile_encoder(model.encoder, device)
     loading = {
         "batch_seconds": options.batch_seconds,
         "max_batch_size": options.max_batch_size,

@@ -50,7 +50,8 @@ def log_samples(trainer: Trainer) -> None:
 @torch.no_grad()
 def _forward(trainer: Trainer, items: list[Item], augment: Augment | None) -> dict:
     model, batch = trainer.model.eval(), collate(items)
-    return model(batch["audio"].to(model.device), batch["audio_length"], augment)
+    views = [] if augment is None else [augment]
+    return model(batch["audio"].to(model.device), batch["audio_length"], *views)
 
 
 def _log_table(trainer: Trainer, part: str, items: list[Item], augment: Augment | None) -> None:

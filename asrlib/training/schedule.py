@@ -41,3 +41,25 @@ class OneCycle:
         else:
             low, position = self.final, (progress - self.warmup) / (1 - self.warmup)
         return low + (1 - low) * (1 + math.cos(math.pi * position)) / 2
+
+
+class Noam:
+    """Linear warm-up, then down with the inverse square root of the step (Vaswani et al., 2017).
+
+    There, the rate at step s is D^-0.5 · min(s^-0.5, s · S^-1.5) with S steps of warm-up: at most
+    (D · S)^-0.5, at s = S. Here that highest rate is ``optimizer.lr``, and S is a share of all steps.
+
+    Args:
+        warmup: share of the training that warms up, in (0, 1]; the last rate is √warmup of the highest.
+    """
+
+    def __init__(self, warmup: float = 0.1):
+        if not 0 < warmup <= 1:
+            raise ValueError(f"Noam needs a warm-up in (0, 1], not {warmup}")
+        self.warmup = warmup
+
+    def __call__(self, progress: float) -> float:
+        """The factor of the highest rate at ``progress`` in [0, 1]."""
+        if progress < self.warmup:
+            return progress / self.warmup
+        return math.sqrt(self.warmup / progress)

@@ -7,14 +7,16 @@ Design choices:
 * Every draw depends on (seed, step or epoch, name), the learning rate on progress: a checkpoint
   holds no random state and no scheduler.
 * The gradient norm is measured before clipping, and without the scale of a float16 loss.
-* Selection is by WER on dev (``val``), then CER.
+* Selection is by WER on dev (``val``), then CER. Where weights are averaged, it is their average that
+  is evaluated, while training goes on with the raw ones.
 """
 
 import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -24,7 +26,6 @@ from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from asrlib import checkpoint
 from asrlib.augmentations import SpectrogramAugmentations
 from asrlib.data import SAMPLE_RATE
 from asrlib.files import write_jsonl
@@ -33,54 +34,13 @@ from asrlib.randomness import torch_seed
 from asrlib.text import CTCTextEncoder
 from asrlib.tracking import Writer
 from asrlib.tracking.errors import HYPOTHESES
+from asrlib.training import saving
+from asrlib.training.averaging import WeightAverage
 from asrlib.training.evaluation import Decoder, evaluate
 from asrlib.training.precision import Precision, choose_precision
 from asrlib.training.samples import log_samples
-
-
-@dataclass(frozen=True)
-class TrainerOptions:
-    """The section ``trainer`` of the configuration."""
-
-    epochs: int
-    batch_seconds: float = 160.0  # of padded audio in a batch
-    max_batch_size: int = 256
-    accumulate: int = 1  # batches in a step
-    max_grad_norm: float = 5.0
-    eval_every: int = 1  # epochs
-    early_stop: int | None = None  # evaluations without a better WER on dev
-    log_every: int = 10  # steps
-    log_samples: int = 10  # random utterances of train and dev in the tables
-    keep_checkpoints: int = 2
-    num_workers: int = 1
-    device: str = "auto"
-    precision: str = "auto"  # of autocast: fp32, bf16 or fp16; auto is the fastest on the device
-    resume: bool = True
-
-    def __post_init__(self):
-        for name in ("epochs", "batch_seconds", "accumulate", "eval_every", "log_every"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"trainer.{name} must be positive, not {getattr(self, name)}")
-
-
-@dataclass
-class Progress:
-    """Where a training stands: all that ``state.json`` needs beside weights and optimiser."""
-
-    epoch: int = 0  # epochs completed
-    step: int = 0  # optimiser steps taken
-    best_wer: float = math.inf
-    best_cer: float = math.inf
-    best_epoch: int = 0
-    evaluations_since_best: int = 0
-    audio_seconds: float = 0.0  # seen in training, after changes of speed, without padding
-    train_seconds: float = 0.0  # wall time, evaluation included
-    finished: bool = False
-    command: str = ""
-    precision: str = ""  # in which it began, and goes on
-    loss_scale: dict = field(default_factory=dict)  # of fp16
-    infeasible: dict[str, int] = field(default_factory=dict)  # utterance id: times left out
-    unreadable: dict[str, str] = field(default_factory=dict)  # utterance id: reason
+from asrlib.training.state import Progress, TrainerOptions
+from asrlib.training.transfer import freeze
 
 
 class Trainer:
@@ -118,12 +78,14 @@ class Trainer:
         self.run_dir, self.checkpoints = run_dir, run_dir / "checkpoints"
         self.progress = Progress()
         self.precision = Precision("fp32", model.device)
+        self.average = WeightAverage(model.encoder, options.average) if options.average else None
         self._base_rates = [group["lr"] for group in optimizer.param_groups]
 
     def train(self) -> Progress:
         """Trains to the end of the last epoch, or until dev stops getting better."""
         try:
-            self._resume()
+            if (name := saving.resume(self)) is not None:
+                _tell(f"going on from {name}, after epoch {self.progress.epoch}")
             self._set_precision()
             self._train()
         finally:
@@ -143,12 +105,13 @@ class Trainer:
                 stop = options.early_stop is not None and waited >= options.early_stop
                 self.progress.finished = last or stop
                 self.progress.train_seconds += time.monotonic() - started
-                self._save(is_best)
+                saving.save(self, is_best)
             else:
                 self.progress.train_seconds += time.monotonic() - started
 
     def _train_epoch(self, epoch: int) -> None:
         self.model.train()
+        freeze(self.model.encoder, self.options.freeze)
         sampler = self.train_loader.batch_sampler
         sampler.set_epoch(epoch)
         total = math.ceil(len(sampler) / self.options.accumulate)
@@ -187,16 +150,18 @@ class Trainer:
         if count == 0:
             return None
         torch.manual_seed(torch_seed(self.seed, self.progress.step, "step"))
-        total, samples = 0.0, 0
+        total, parts, samples = 0.0, Counter(), 0
         for batch in batches:
             augment = partial(self.augmentations, epoch=epoch, utterance_ids=batch["utterance_id"])
+            views = [partial(augment, view=view) for view in range(self.criterion.views)]
             audio = batch["audio"].to(self.model.device, non_blocking=True)
             with self.precision.autocast():
-                output = self.model(audio, batch["audio_length"], augment)
+                output = self.model(audio, batch["audio_length"], *views)
             loss = self.criterion(batch | output)
             self.precision.scaler.scale(loss.total / count).backward()
             total += loss.total.item()
-            samples += int(batch["audio_length"].sum())
+            parts.update({name: part.item() for name, part in loss.parts.items()})
+            samples += int(batch["audio_length"].sum()) * len(views)
             self._note_infeasible([batch["utterance_id"][row] for row in loss.infeasible])
         norm = self._update()
         if not math.isfinite(norm) and math.isfinite(total) and self._may_scale_less():
@@ -209,7 +174,11 @@ class Trainer:
             )
         self.progress.step += 1
         self.progress.audio_seconds += samples / SAMPLE_RATE
-        return {"loss": total / count, "grad_norm": norm, "seconds": samples / SAMPLE_RATE}
+        if self.average is not None:
+            self.average.update()
+        losses = {f"loss_{name}": part / count for name, part in parts.items()}
+        measured = {"loss": total / count, "grad_norm": norm, "seconds": samples / SAMPLE_RATE}
+        return measured | losses
 
     def _update(self) -> float:
         """Clips, steps if all is finite, clears the gradients; returns the norm before clipping."""
@@ -233,14 +202,13 @@ class Trainer:
             self.progress.infeasible[id] = self.progress.infeasible.get(id, 0) + 1
 
     def _log(self, epoch: float, measured: list[dict[str, float]], elapsed: float) -> None:
-        mean = {k: sum(m[k] for m in measured) / len(measured) for k in ("loss", "grad_norm")}
-        throughput = sum(m["seconds"] for m in measured) / elapsed
+        mean = {name: sum(m[name] for m in measured) / len(measured) for name in measured[0]}
+        throughput = mean.pop("seconds") * len(measured) / elapsed
         self.writer.scalars(
             self.progress.step,
             {
                 "epoch": round(epoch, 4),
-                "loss_train": mean["loss"],
-                "grad_norm_train": mean["grad_norm"],
+                **{f"{name}_train": value for name, value in mean.items()},
                 "learning_rate_train": self.optimizer.param_groups[0]["lr"],
                 "audio_seconds_per_second_train": throughput,
             },
@@ -249,15 +217,17 @@ class Trainer:
     def _validate(self) -> bool:
         """Evaluates on dev, logs, and says whether this is the best so far."""
         progress = self.progress
-        evaluation = evaluate(
-            self.val_loader, self.model, self.decoder, self.text_encoder, self.criterion, "dev"
-        )
+        with nullcontext() if self.average is None else self.average.applied():
+            evaluation = evaluate(
+                self.val_loader, self.model, self.decoder, self.text_encoder, self.criterion, "dev"
+            )
+            log_samples(self)
         errors = evaluation.errors
         if not errors.words.reference:
             raise ValueError("dev has no transcripts, and without them nothing can be selected")
+        losses = {f"loss_{name}_val": part for name, part in evaluation.loss_parts.items()}
         scores = {"loss_val": evaluation.loss, "WER_val": errors.wer, "CER_val": errors.cer}
-        self.writer.scalars(progress.step, {"epoch": progress.epoch, **scores})
-        log_samples(self)
+        self.writer.scalars(progress.step, {"epoch": progress.epoch, **scores, **losses})
         is_best = (errors.wer, errors.cer) < (progress.best_wer, progress.best_cer)
         if is_best:
             write_jsonl(self.run_dir / HYPOTHESES, evaluation.rows())
@@ -270,37 +240,6 @@ class Trainer:
             f"WER_val {errors.wer:6.2f} %  CER_val {errors.cer:6.2f} %{'  best' if is_best else ''}"
         )
         return is_best
-
-    def _save(self, is_best: bool) -> None:
-        self.progress.loss_scale = self.precision.scaler.state_dict()
-        save = partial(
-            checkpoint.save_checkpoint,
-            model=self.model,
-            config=self.config,
-            text_encoder=self.text_encoder,
-            state=asdict(self.progress),
-        )
-        save(self.checkpoints / f"step-{self.progress.step:08d}", optimizer=self.optimizer)
-        if is_best:
-            save(self.checkpoints / "best")
-        checkpoint.keep_latest(self.checkpoints, self.options.keep_checkpoints)
-
-    def _resume(self) -> None:
-        latest = checkpoint.find_latest(self.checkpoints)
-        if latest is None:
-            return
-        if not self.options.resume:
-            raise FileExistsError(
-                f"{self.checkpoints} holds a training and trainer.resume is false: "
-                "choose another run_dir, or remove that folder"
-            )
-        checkpoint.load_weights(latest, self.model.encoder)
-        checkpoint.load_optimizer(latest, self.optimizer)
-        state = checkpoint.read_state(latest)
-        state.pop("optimizer")
-        self.progress = Progress(**state | {"command": self.progress.command})
-        self.writer.rewind(self.progress.step)
-        _tell(f"going on from {latest.name}, after epoch {self.progress.epoch}")
 
     def _set_precision(self) -> None:
         """As asked; "auto" is chosen when a run begins, and kept when it goes on elsewhere."""

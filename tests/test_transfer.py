@@ -1,0 +1,155 @@
+"""Starting from another training's weights, and training only some of them."""
+
+import json
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+from torch import nn
+
+from asrlib import checkpoint
+from asrlib.build import build_encoder
+from asrlib.model import AcousticModel, LogMel
+from asrlib.text import CTCTextEncoder
+from asrlib.training import build_trainer, saving, train
+from asrlib.training.transfer import freeze, start_from
+from tests.corpus import configure, tiny_overrides, write_custom_dir
+
+N_MELS = 20
+ABC, XYZ, LONGER = CTCTextEncoder("abc"), CTCTextEncoder("xyz"), CTCTextEncoder("abcde")
+
+
+def mlp_config(width=4):
+    model = {"_target_": "asrlib.model.MLP", "width": width, "layers": 2, "context": 1}
+    return OmegaConf.create({"model": model, "features": {"n_mels": N_MELS}})
+
+
+def make_model(text_encoder, seed, config=None):
+    torch.manual_seed(seed)
+    features = LogMel(N_MELS)
+    return AcousticModel(features, build_encoder(config or mlp_config(), features, text_encoder))
+
+
+def copied(model):
+    return {name: tensor.clone() for name, tensor in model.encoder.state_dict().items()}
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A run's folder with a best checkpoint of 4 labels, as wide as it has labels."""
+    model = make_model(ABC, seed=1)
+    best = tmp_path / "source/checkpoints/best"
+    checkpoint.save_checkpoint(best, model, mlp_config(), ABC, state={})
+    return tmp_path / "source"
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    root = tmp_path_factory.mktemp("corpus")
+    for part in ("train", "dev"):
+        write_custom_dir(root / part, count=4, seed=part)
+    return root
+
+
+def config_of(corpus, run_dir, *overrides):
+    return configure("train", *tiny_overrides(corpus, run_dir), "trainer.epochs=1", *overrides)
+
+
+def test_with_the_same_labels_every_tensor_is_taken_over(source, capsys):
+    model = make_model(ABC, seed=2)
+    assert start_from(source, model, ABC, mlp_config()) == []
+    for name, tensor in make_model(ABC, seed=1).encoder.state_dict().items():
+        assert torch.equal(model.encoder.state_dict()[name], tensor), name
+    assert "anew" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("labels", [LONGER, XYZ])  # XYZ: as many, but others
+def test_with_other_labels_the_head_alone_is_new_and_named(source, capsys, labels):
+    model = make_model(labels, seed=2)
+    before, theirs = copied(model), make_model(ABC, seed=1).encoder.state_dict()
+    assert start_from(source, model, labels, mlp_config()) == ["head.bias", "head.weight"]
+    for name, tensor in model.encoder.state_dict().items():
+        assert torch.equal(tensor, (before if "head" in name else theirs)[name]), name
+    assert f"head.bias [{len(labels)}], head.weight [{len(labels)}, 4]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("labels", [ABC, LONGER])
+def test_another_model_is_an_error_that_lists_what_differs(source, labels):
+    wider = mlp_config(width=6)
+    model = make_model(labels, 2, wider)
+    before = copied(model)
+    with pytest.raises(ValueError, match="another model") as error:
+        start_from(source, model, labels, wider)
+    assert "splice.weight: [4, 20, 3] there, [6, 20, 3] here" in str(error.value)
+    assert ("head.bias" in str(error.value)) is False
+    assert all(torch.equal(before[name], t) for name, t in model.encoder.state_dict().items())
+    deeper = OmegaConf.merge(mlp_config(), {"model": {"layers": 3}})
+    with pytest.raises(ValueError, match=r"hidden\.4\.weight: absent there, \[4, 4\] here"):
+        start_from(source, make_model(labels, 2, deeper), labels, deeper)
+
+
+def test_a_training_starts_from_another_and_resumes_its_own(corpus, tmp_path):
+    train(config_of(corpus, tmp_path / "old", "seed=1"))
+    old = load_file(tmp_path / "old/checkpoints/best/model.safetensors")
+    options = (f"init_from={tmp_path / 'old'}", "trainer.epochs=2")
+    first = build_trainer(config_of(corpus, tmp_path / "new", *options))
+    assert all(torch.equal(t, old[name]) for name, t in copied(first.model).items())
+    first._train_epoch(0)
+    saving.save(first, is_best=False)
+    again = build_trainer(config_of(corpus, tmp_path / "new", *options[1:], "init_from=gone"))
+    saving.resume(again)
+    assert all(torch.equal(t, copied(first.model)[name]) for name, t in copied(again.model).items())
+    with pytest.raises(FileNotFoundError, match="gone"):
+        build_trainer(config_of(corpus, tmp_path / "third", "init_from=gone"))
+
+
+def test_what_is_frozen_stays_as_it_was_and_has_no_state_in_the_optimiser(corpus, tmp_path):
+    names = ["convolutions", "recurrent.0", "head.bias"]
+    options = (f"trainer.freeze=[{','.join(names)}]", "optimizer.weight_decay=0.5")
+    trainer = build_trainer(config_of(corpus, tmp_path, *options))
+    before = copied(trainer.model)
+    trainer.train()
+    changed = {n for n, t in copied(trainer.model).items() if not torch.equal(t, before[n])}
+    assert changed == {n for n in before if not n.startswith(tuple(names))}
+    newest = checkpoint.find_latest(tmp_path / "checkpoints")
+    states = {key.split("/")[0] for key in load_file(newest / "optimizer.safetensors")}
+    in_optimizer = sum(len(group["params"]) for group in trainer.optimizer.param_groups)
+    assert len(states) == in_optimizer == len(changed)
+    assert json.loads((newest / "state.json").read_text())["finished"]
+
+
+def test_a_run_cannot_go_on_with_other_parameters_frozen(corpus, tmp_path):
+    train(config_of(corpus, tmp_path))
+    with pytest.raises(ValueError, match=r"trainer\.freeze"):
+        train(config_of(corpus, tmp_path, "trainer.freeze=[convolutions]"))
+
+
+def stack():
+    return nn.ModuleDict(
+        {
+            "layers": nn.ModuleList(
+                nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout()) for _ in range(11)
+            )
+        }
+    )
+
+
+def test_statistics_of_frozen_modules_stay_and_those_of_others_do_not():
+    encoder = stack().train()
+    freeze(encoder, ["layers.1"])
+    for layer in encoder["layers"]:
+        layer(torch.randn(5, 2))
+    seen = [int(layer[1].num_batches_tracked) for layer in encoder["layers"]]
+    assert seen == [1, 0, *[1] * 9]  # layers.10 is not below layers.1
+    trained = {name for name, p in encoder.named_parameters() if p.requires_grad}
+    assert not any(name.startswith("layers.1.") for name in trained)
+    assert len(trained) == 40
+    assert encoder["layers"][1][2].training  # dropout goes on
+
+
+def test_freezing_what_is_not_there_or_everything_is_an_error():
+    with pytest.raises(ValueError, match=r"\['layer', 'layers.11'\].*\['layers'\]"):
+        freeze(stack(), ["layer", "layers.0", "layers.11"])
+    with pytest.raises(ValueError, match="nothing to train"):
+        freeze(stack(), ["layers"])
