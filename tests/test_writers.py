@@ -6,6 +6,7 @@ import zipfile
 
 import pytest
 import soundfile
+import wandb
 
 from asrlib.training import train
 from tests.corpus import configure, tiny_overrides, write_custom_dir
@@ -85,6 +86,7 @@ def test_an_offline_wandb_file_holds_every_item(corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     progress = run(corpus, tmp_path, "writer=wandb")
+    wandb.teardown()  # ends the process that writes the file, on a busy machine after the run
     (file,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
     logged, configured = {}, set()
     for record in wandb_records(file):
