@@ -172,9 +172,7 @@ class BeamDecoder:
         _require(log_probs.shape[-1] == labels, f"{log_probs.shape[-1]} labels, expected {labels}")
         rules = self._weighted_rules()
         rows = zip(log_probs.detach().cpu().double().numpy(), lengths.tolist(), strict=True)
-        return [
-            self._decode(np.ascontiguousarray(row[:length]), rules, n) for row, length in rows
-        ]
+        return [self._decode(np.ascontiguousarray(row[:length]), rules, n) for row, length in rows]
 
     def _decode(self, log_probs: np.ndarray, rules: Rules, n: int | None) -> list[Hypothesis]:
         """Hypotheses of one utterance's float64 [T', V]."""
