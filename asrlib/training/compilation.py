@@ -7,7 +7,9 @@ from torch import nn
 def compile_encoder(encoder: nn.Module, device: torch.device) -> bool:
     """Compiles ``encoder`` in place, for batches of any shape; its parameters keep their names.
 
-    The first batches wait for the compiler, some minutes on a CPU. Where a trivial function cannot
+    The first batches wait for the compiler, some minutes on a CPU. It is meant for GPUs: on a CPU the
+    code that PyTorch 2.11 makes of DeepSpeech2 and Conformer refuses batches of a new shape
+    (``assert_size_stride``, behind their 2-D convolutions). Where a trivial function cannot
     be compiled, because a C++ compiler or Triton is missing or the GPU is too old, the encoder is
     left as it is and the reason printed.
 
