@@ -5,7 +5,6 @@ Counts are kept by utterance, so the best weights of any subset of the utterance
 
 import itertools
 import multiprocessing
-import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from asrlib.build import build_decoder
 from asrlib.data import Utterance
 from asrlib.decoding.cached import LogProbs
+from asrlib.decoding.worker_pool import usable_cores
 from asrlib.metrics import Edits, score_utterance
 from asrlib.text import CTCTextEncoder
 
@@ -190,7 +190,7 @@ def scoring(
     not forked: threads of torch and numba do not survive a fork, and each maps the language model
     itself.
     """
-    processes = processes or _cores()
+    processes = processes or usable_cores()
     if processes == 1:
         yield lambda points: map(scorer, _progress(points, len(points)))
         return
@@ -212,11 +212,6 @@ def scoring(
             process.terminate()
         raise
     pool.shutdown()
-
-
-def _cores() -> int:
-    """That this process may use; not every system tells them from those that there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 _scorer: Scorer  # of this process, which _install sets when it starts

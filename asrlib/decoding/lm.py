@@ -20,7 +20,7 @@ from torch import Tensor
 from asrlib.decoding.align import align
 from asrlib.decoding.greedy import Hypothesis
 from asrlib.decoding.ngram import open_model
-from asrlib.decoding.worker_pool import WorkerPool, can_fork
+from asrlib.decoding.worker_pool import WorkerPool, can_fork, usable_cores
 from asrlib.text import CTCTextEncoder
 from asrlib.text.bpe import WORD_START
 from asrlib.text.normalize import normalize, unspoken
@@ -88,7 +88,7 @@ class LMDecoder:
         self.score_boundary = score_boundary
         self.hotwords, self.hotword_weight = hotwords, hotword_weight
         self._check_options()
-        self.processes = _usable_cores() if processes is None else processes
+        self.processes = usable_cores() if processes is None else processes
         _require(self.processes >= 1, f"processes {processes}: at least 1")
         self._search = _new_search(text_encoder, lm_path)
         # pyctcdecode keeps its language models in the class, where nothing else would free them
@@ -250,12 +250,6 @@ def _not_about_size(record: logging.LogRecord) -> bool:
 
 def _letters(text_encoder: CTCTextEncoder) -> set[str]:
     return {*"".join(text_encoder.pieces)} - {WORD_START, " "}
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _require(condition: bool, message: str) -> None:

@@ -28,6 +28,13 @@ def can_fork() -> bool:
     return "fork" in multiprocessing.get_all_start_methods() and not daemon
 
 
+def usable_cores() -> int:
+    """That this process may use; not every system tells them from those that there are."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class WorkerPool:
     """Workers that apply ``function`` as it is now, with all that it refers to.
 
