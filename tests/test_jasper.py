@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from asrlib.model import Jasper, QuartzNet
-from asrlib.model.jasper import JASPER_SIZES, QUARTZNET_SIZES
+from asrlib.model.jasper import JASPER_SIZES, QUARTZNET_SIZES, DepthwiseConv1d
 
 N_MELS, V = 20, 29
 TINY = {
@@ -155,3 +155,29 @@ def test_dropout_grows_as_in_the_paper():
     blocks = [model.prologue, *model.blocks, *model.epilogue]
     rates = [block.activation[1].p for block in blocks]
     assert rates == pytest.approx([0.2, 0.2, 0.2, 0.2, 0.3, 0.3, 0.4, 0.4])
+
+
+@pytest.mark.parametrize("frames", [1, 2, 12, 50, 51])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2), (1, 3)])
+def test_the_depthwise_convolution_is_the_plain_one(frames, stride, dilation):
+    torch.manual_seed(0)
+    ours = DepthwiseConv1d(
+        6, 6, 9, stride=stride, dilation=dilation, padding=4 * dilation, groups=6
+    )
+    plain = torch.nn.Conv1d(
+        6, 6, 9, stride=stride, dilation=dilation, padding=4 * dilation, groups=6
+    )
+    plain.load_state_dict(ours.state_dict())
+    x = torch.randn(3, 6, frames)
+    for module in (ours, plain):
+        module(x).square().sum().backward()
+    torch.testing.assert_close(ours(x), plain(x))
+    torch.testing.assert_close(ours.weight.grad, plain.weight.grad, atol=1e-3, rtol=1e-4)
+
+
+def test_a_kernel_longer_than_the_utterance_has_a_gradient_in_bfloat16():
+    for _ in range(20):  # what was undefined was so at times only
+        convolution = DepthwiseConv1d(64, 64, 87, padding=86, dilation=2, groups=64)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            convolution(torch.randn(2, 64, 3)).float().sum().backward()
+        assert convolution.weight.grad.isfinite().all()
