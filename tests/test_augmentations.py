@@ -250,3 +250,15 @@ def test_masking_leaves_its_input_and_the_other_values_as_they_were():
     assert torch.equal(spectrogram, before)
     assert torch.equal(out[out != 0], spectrogram[out != 0])
     assert (out == 0).any()
+
+
+def test_before_its_first_epoch_nothing_is_augmented():
+    waveform, spectrogram = {"speed": Speed((0.5,))}, {"mask": SpecAugment(time_fraction=1.0)}
+    late = WaveformAugmentations(waveform, seed=0, from_epoch=2)
+    assert [len(late(AUDIO, epoch, "id")) // len(AUDIO) for epoch in range(4)] == [1, 1, 2, 2]
+    assert [late.duration_factor(epoch, "id") for epoch in range(4)] == [1, 1, 2, 2]
+    masks, x = SpectrogramAugmentations(spectrogram, seed=0, from_epoch=2), torch.ones(1, 80, 100)
+    changed = [
+        not torch.equal(masks(x, torch.tensor([100]), epoch, ["id"]), x) for epoch in range(4)
+    ]
+    assert changed == [False, False, True, True]

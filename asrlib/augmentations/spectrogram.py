@@ -67,11 +67,16 @@ def _interval(rng: np.random.Generator, size: int, longest: int) -> tuple[int, i
 
 
 class SpectrogramAugmentations(nn.Module):
-    """A named sequence of spectrogram augmentations, applied in order."""
+    """A named sequence of spectrogram augmentations, applied in order.
 
-    def __init__(self, augmentations: Mapping[str, nn.Module], seed: int):
+    Args:
+        augmentations, seed, from_epoch: as for ``WaveformAugmentations``.
+    """
+
+    def __init__(self, augmentations: Mapping[str, nn.Module], seed: int, from_epoch: int = 0):
         super().__init__()
         self.augmentations, self.seed = nn.ModuleDict(augmentations), seed
+        self.from_epoch = from_epoch
 
     def forward(
         self,
@@ -82,6 +87,8 @@ class SpectrogramAugmentations(nn.Module):
         view: int = 0,
     ) -> Tensor:
         """[B, F, T] and frames [B] → [B, F, T]; each ``view`` of an utterance has draws of its own."""
+        if epoch < self.from_epoch:
+            return spectrogram
         for name, augmentation in self.augmentations.items():
             # the only view of most trainings is no part of the key
             key = (name, view) if view else (name,)

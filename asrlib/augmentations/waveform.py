@@ -139,20 +139,27 @@ class WaveformAugmentations:
     Args:
         augmentations: {name: augmentation}; the name is part of the key of its draws.
         seed: the run's seed.
+        from_epoch: the first epoch, counted from 0, in which they are applied.
     """
 
-    def __init__(self, augmentations: Mapping[str, WaveformAugmentation], seed: int):
+    def __init__(
+        self, augmentations: Mapping[str, WaveformAugmentation], seed: int, from_epoch: int = 0
+    ):
         self.augmentations, self.seed = dict(augmentations), seed
+        self.from_epoch = from_epoch
 
     def __call__(self, audio: np.ndarray, epoch: int, utterance_id: str) -> np.ndarray:
-        for name, augmentation in self.augmentations.items():
+        for name, augmentation in self._in(epoch).items():
             audio = augmentation(audio, generator(self.seed, epoch, utterance_id, name))
         return np.ascontiguousarray(audio, dtype=np.float32)
 
     def duration_factor(self, epoch: int, utterance_id: str) -> float:
         """Duration after / before, so that batches can be filled by what they will really hold."""
         factor = 1.0
-        for name, augmentation in self.augmentations.items():
+        for name, augmentation in self._in(epoch).items():
             if isinstance(augmentation, Speed):
                 factor /= augmentation.factor(generator(self.seed, epoch, utterance_id, name))
         return factor
+
+    def _in(self, epoch: int) -> Mapping[str, WaveformAugmentation]:
+        return self.augmentations if epoch >= self.from_epoch else {}

@@ -34,7 +34,9 @@ def build_trainer(config: DictConfig) -> Trainer:
     options = TrainerOptions(**config.trainer)
     device, seed = choose_device(options.device), config.seed
     run_dir = Path(config.run_dir)
-    waveform = WaveformAugmentations(build_named(config.augmentations.waveform), seed)
+    chosen = config.augmentations
+    when = {"seed": seed, "from_epoch": chosen.from_epoch}
+    waveform = WaveformAugmentations(build_named(chosen.waveform), **when)
     train_data = build(config.datasets.train, augmentations=waveform, training=True, seed=seed)
     text_encoder = _text_encoder(config, run_dir, (u.text for u in train_data.utterances))
     train_data.text_encoder = text_encoder
@@ -64,7 +66,7 @@ def build_trainer(config: DictConfig) -> Trainer:
         optimizer=build(config.optimizer, model=model),
         schedule=build(config.lr_scheduler),
         decoder=GreedyDecoder(text_encoder),
-        augmentations=SpectrogramAugmentations(build_named(config.augmentations.spectrogram), seed),
+        augmentations=SpectrogramAugmentations(build_named(chosen.spectrogram), **when),
         train_loader=make_loader(train_data, shuffle=True, **loading),
         val_loader=make_loader(val_data, **loading),
         # called apart: arguments of build are themselves searched for targets
