@@ -29,11 +29,14 @@ format: $(VENV) ## format, and fix what can be fixed
 	$(RUN) -m ruff check --fix --exit-zero .
 	$(RUN) -m ruff format .
 
-train-an4: an4-data $(VENV) ## train DeepSpeech2 on CMU AN4: make train-an4 DATA=DIR
-	$(RUN) train.py experiment=an4_deepspeech2 "datasets.root=$(DATA)"
+# MODEL: the rest of the name of a file asrlib/configs/experiment/an4_MODEL.yaml.
+MODEL ?= deepspeech2
+AN4_RUN = an4-$(subst _,-,$(MODEL))
+train-an4: an4-data $(VENV) ## train on CMU AN4: make train-an4 DATA=DIR MODEL=conformer
+	$(RUN) train.py experiment=an4_$(MODEL) "datasets.root=$(DATA)"
 	$(RUN) inference.py datasets=an4 "datasets.root=$(DATA)" \
-	    inferencer.from_pretrained=outputs/an4-deepspeech2 \
-	    inferencer.result_path=report/results/an4-deepspeech2.json
+	    inferencer.from_pretrained=outputs/$(AN4_RUN) \
+	    inferencer.result_path=report/results/$(AN4_RUN).json
 
 an4-data:
 	@[ -n "$(DATA)" ] || { echo "Where is AN4? make $(or $(MAKECMDGOALS),train-an4) DATA=DIR" >&2; exit 1; }
