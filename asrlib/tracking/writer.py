@@ -5,8 +5,8 @@ Names as in the template: a scalar is ``NAME_PART``.
 | name | what | when |
 |---|---|---|
 | ``loss_train`` | nats per label, mean of the steps since the last row | every ``log_every`` steps |
-| ``loss_ctc_PART``, ``loss_intermediate_PART`` | of a mixed loss: its parts before their weights | with ``loss_PART`` |
-| ``loss_consistency_train`` | likewise; dev has one view of an utterance | likewise |
+| ``loss_ctc_PART``, ``loss_intermediate_PART`` | parts of a mixed loss, unweighted | with ``loss_PART`` |
+| ``loss_consistency_train`` | likewise; dev has one view of an utterance | with ``loss_train`` |
 | ``learning_rate_train`` | of the first parameter group | every ``log_every`` steps |
 | ``grad_norm_train`` | before clipping, mean | likewise |
 | ``audio_seconds_per_second_train`` | throughput, padding not counted | likewise |
