@@ -5,7 +5,8 @@ RUN := .venv/bin/python
 # A stamp, made once all requirements are installed.
 VENV := .venv/installed
 
-.PHONY: help demo test test-slow lint format train-an4 an4-data lmplz language-models bench-decode clean
+.PHONY: help demo test test-slow lint format train-an4 an4-data lmplz language-models bench-decode bench-train \
+    gpu-check clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -75,6 +76,12 @@ bench-decode: an4-data $(VENV) ## time the decoders on AN4: make bench-decode DA
 	$(RUN) -m bench.decode inferencer.from_pretrained=outputs/an4-deepspeech2 datasets=an4 \
 	    "datasets.root=$(DATA)" inferencer.part=val decoder=beam_lm "decoder.lm_path=$(LM)" \
 	    +out=report/results/bench-decode.json
+
+bench-train: $(VENV) ## time our Conformer blocks beside torchaudio's, forward and backward, on this CPU
+	$(RUN) -m bench.train --out report/results/bench-train.json
+
+gpu-check: $(VENV) ## compare training on this GPU with the CPU's, and time it: ten minutes, none without CUDA
+	$(RUN) -m bench.gpu_check --out report/results/bench-gpu.json
 
 clean: ## delete .venv and caches; data and outputs stay
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build *.egg-info

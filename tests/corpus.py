@@ -1,4 +1,4 @@
-"""A corpus for tests, made of tones: each letter has its pitch; and configurations to train on it."""
+"""A corpus for tests, made of tones: each letter has its pitch; labels and configurations to train on it."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from asrlib.data import SAMPLE_RATE
 from asrlib.randomness import generator
+from asrlib.text import ALPHABET, BPETextEncoder
 
 LETTER_SECONDS = 0.15
 GAP_SECONDS = 0.03  # after a letter, so that two equal ones are two
@@ -39,6 +40,15 @@ def write_custom_dir(folder: Path, count: int, seed: str, longest: int = 4) -> N
         id, text = f"{seed}{i}-s{i % 2}-b", random_text(seed, i, longest=longest)
         soundfile.write(folder / "audio" / f"{id}.flac", say(text), SAMPLE_RATE)
         (folder / "transcriptions" / f"{id}.txt").write_text(text)
+
+
+def made_by_hand(dropout: float = 0.0) -> BPETextEncoder:
+    """Characters, and the merges that lead to "▁the" and "ing"."""
+    id_of = {character: i for i, character in enumerate(ALPHABET, start=1)}
+    names = [("h", "e"), (" ", "t"), (" t", "he"), ("n", "g"), ("i", "ng")]
+    for i, (left, right) in enumerate(names):
+        id_of[left + right] = 1 + len(ALPHABET) + i
+    return BPETextEncoder(ALPHABET, [(id_of[a], id_of[b]) for a, b in names], dropout)
 
 
 def configure(name: str, *overrides: str) -> DictConfig:

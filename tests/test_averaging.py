@@ -10,7 +10,7 @@ from torch import nn
 from asrlib import checkpoint
 from asrlib.training import build_trainer, evaluation, saving, train
 from asrlib.training.averaging import WeightAverage
-from tests.corpus import configure, tiny_overrides, write_custom_dir
+from tests.corpus import configure, tiny_overrides
 
 
 class Counting(nn.Module):
@@ -29,14 +29,6 @@ class Counting(nn.Module):
 
     def forward(self, x):
         return self.norm(self.linear(x))
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    root = tmp_path_factory.mktemp("corpus")
-    for part in ("train", "dev"):
-        write_custom_dir(root / part, count=4, seed=part)
-    return root
 
 
 def config_of(corpus, run_dir, *overrides):

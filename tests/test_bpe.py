@@ -18,19 +18,10 @@ from asrlib.decoding import LongForm
 from asrlib.randomness import generator
 from asrlib.text import ALPHABET, BLANK, BPETextEncoder, CTCTextEncoder, from_dict, learn, normalize
 from asrlib.training import Inferencer, build_trainer
-from tests.corpus import configure, tiny_overrides, write_custom_dir
+from tests.corpus import configure, made_by_hand, tiny_overrides, write_custom_dir
 
 ROOT = Path(__file__).parents[1]
 normalized = st.text(ALPHABET, max_size=30).map(normalize)
-
-
-def made_by_hand(dropout=0.0):
-    """Characters, and the merges that lead to "▁the" and "ing"."""
-    id_of = {character: i for i, character in enumerate(ALPHABET, start=1)}
-    names = [("h", "e"), (" ", "t"), (" t", "he"), ("n", "g"), ("i", "ng")]
-    for i, (left, right) in enumerate(names):
-        id_of[left + right] = 1 + len(ALPHABET) + i
-    return BPETextEncoder(ALPHABET, [(id_of[a], id_of[b]) for a, b in names], dropout)
 
 
 @pytest.fixture(scope="module")

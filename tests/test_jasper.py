@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from asrlib.model import Jasper, QuartzNet
-from asrlib.model.jasper import JASPER_SIZES, QUARTZNET_SIZES, DepthwiseConv1d
+from asrlib.model.jasper import JASPER_SIZES, QUARTZNET_SIZES, DepthwiseConv1d, MaskedConv1d
 
 N_MELS, V = 20, 29
 TINY = {
@@ -120,8 +120,24 @@ def test_one_utterance_of_one_frame_can_be_trained_on(model, dtype):
         out = model.train()(x, torch.tensor([1]))
     assert out["log_probs"].shape == (1, 1, V) and out["log_probs"].dtype == torch.float32
     out["log_probs"].sum().backward()
-    if dtype == torch.float16:  # in bfloat16 oneDNN leaves taps that meet only padding undefined
-        assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("frames", [1, 6, 7])
+def test_in_bfloat16_every_tap_has_a_gradient_also_one_that_meets_only_padding(frames):
+    layer, dtypes = MaskedConv1d(N_MELS, 64, kernel=11, stride=2).train(), []
+    layer.conv.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
+    weight, mask = layer.conv.weight, torch.ones(2, (frames + 1) // 2, dtype=torch.bool)
+    for _ in range(3):
+        with torch.autocast("cpu", torch.bfloat16):
+            y = layer(torch.randn(2, N_MELS, frames), mask)
+        for dtype in (torch.float32, torch.bfloat16):  # freed memory, for gradients to be made in
+            [torch.full_like(weight, torch.nan, dtype=dtype) for _ in range(4)]
+        layer.zero_grad()
+        y.float().square().sum().backward()
+        assert weight.grad.isfinite().all()
+    # the outermost taps reach 5 frames from every other frame
+    assert set(dtypes) == {torch.bfloat16 if frames == 7 else torch.float32}
 
 
 def test_evaluation_after_training_does_not_depend_on_the_batch(model):

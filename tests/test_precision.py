@@ -8,17 +8,9 @@ import torch
 from asrlib import checkpoint
 from asrlib.training import build_trainer, precision, train
 from asrlib.training.precision import choose_precision, multiplication_seconds
-from tests.corpus import configure, tiny_overrides, write_custom_dir
+from tests.corpus import configure, tiny_overrides
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    root = tmp_path_factory.mktemp("corpus")
-    for part in ("train", "dev"):
-        write_custom_dir(root / part, count=6, seed=part)
-    return root
 
 
 def trainer_in(name, corpus, run_dir, *overrides):

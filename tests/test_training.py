@@ -18,14 +18,6 @@ from tests.corpus import configure, tiny_overrides, write_custom_dir
 RUNS = ("whole", "halves")
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    root = tmp_path_factory.mktemp("corpus")
-    for part in ("train", "dev", "test"):
-        write_custom_dir(root / part, count=6, seed=part)
-    return root
-
-
 def tiny_config(corpus, run_dir, *overrides):
     return configure("train", *tiny_overrides(corpus, run_dir), *overrides)
 

@@ -14,7 +14,7 @@ from asrlib.model import AcousticModel, LogMel
 from asrlib.text import CTCTextEncoder
 from asrlib.training import build_trainer, saving, train
 from asrlib.training.transfer import freeze, start_from
-from tests.corpus import configure, tiny_overrides, write_custom_dir
+from tests.corpus import configure, tiny_overrides
 
 N_MELS = 20
 ABC, XYZ, LONGER = CTCTextEncoder("abc"), CTCTextEncoder("xyz"), CTCTextEncoder("abcde")
@@ -42,14 +42,6 @@ def source(tmp_path):
     best = tmp_path / "source/checkpoints/best"
     checkpoint.save_checkpoint(best, model, mlp_config(), ABC, state={})
     return tmp_path / "source"
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    root = tmp_path_factory.mktemp("corpus")
-    for part in ("train", "dev"):
-        write_custom_dir(root / part, count=4, seed=part)
-    return root
 
 
 def config_of(corpus, run_dir, *overrides):

@@ -9,7 +9,7 @@ import soundfile
 import wandb
 
 from asrlib.training import train
-from tests.corpus import configure, tiny_overrides, write_custom_dir
+from tests.corpus import configure, tiny_overrides
 
 SCALARS = {
     "loss_train",
@@ -23,15 +23,7 @@ SCALARS = {
 TABLES = {"samples_train", "samples_val"}
 SHOWN = ("train", "clean_train", "val")
 COLUMNS = ["utterance_id", "target", "predict", "CER", "WER"]
-SAMPLES = 10
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    root = tmp_path_factory.mktemp("corpus")
-    for part in ("train", "dev", "test"):
-        write_custom_dir(root / part, count=12, seed=part)
-    return root
+SAMPLES = 5
 
 
 def run(corpus, run_dir, *overrides):

@@ -19,12 +19,15 @@ Design choices:
   which ReLU and dropout keep and the sum of residuals, too. So every convolution over time sees zeros
   beyond an utterance, as if it were alone.
 * ReLU as in the papers, without the clipping of their first implementations.
+* On a CPU a convolution over so few frames that some tap meets nothing but padding is float32 also
+  under autocast: oneDNN's bfloat16 kernels may leave the gradient of such a tap as it was in memory.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -125,7 +128,9 @@ class MaskedConv1d(nn.Module):
         separable: bool = False,
     ):
         super().__init__()
-        over_time = {"stride": stride, "dilation": dilation, "padding": dilation * (kernel // 2)}
+        padding = dilation * (kernel // 2)
+        self.enough_frames = padding + stride  # for every tap to meet one of them
+        over_time = {"stride": stride, "dilation": dilation, "padding": padding}
         if separable and kernel > 1:
             self.conv = nn.Sequential(
                 DepthwiseConv1d(
@@ -143,6 +148,9 @@ class MaskedConv1d(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """[B, C, T], 0 beyond each length, and bool [B, T'] → [B, C', T'], 0 where ``mask`` is False."""
+        if x.device.type == "cpu" and x.shape[-1] < self.enough_frames:
+            with torch.autocast("cpu", enabled=False):
+                return self.norm(self.conv(x.to(self.norm.weight.dtype)), mask)
         return self.norm(self.conv(x), mask)
 
 

@@ -5,7 +5,9 @@ Names as in the template: a scalar is ``NAME_PART``.
 | name | what | when |
 |---|---|---|
 | ``loss_train`` | nats per label, mean of the steps since the last row | every ``log_every`` steps |
-| ``learning_rate_train`` | of the first parameter group | likewise |
+| ``loss_ctc_PART``, ``loss_intermediate_PART`` | parts of a mixed loss, unweighted | with ``loss_PART`` |
+| ``loss_consistency_train`` | likewise; dev has one view of an utterance | with ``loss_train`` |
+| ``learning_rate_train`` | of the first parameter group | every ``log_every`` steps |
 | ``grad_norm_train`` | before clipping, mean | likewise |
 | ``audio_seconds_per_second_train`` | throughput, padding not counted | likewise |
 | ``loss_val``, ``WER_val``, ``CER_val`` | dev: nats per label; percent of the corpus | every evaluation |
