@@ -1,11 +1,11 @@
 """Conformer blocks forward and backward: ours beside torchaudio's, on this CPU.
 
-python -m bench.train [--out FILE] [--threads N] [--rounds N] [--size s]
+python -m bench.train [--out FILE] [--threads N] [--rounds N] [--size s] [--seconds N…]
 
 Both are as wide, deep and long in kernel as the Conformer of that size, in float32, in training mode,
 and get the same input frames (40 ms each) and lengths: batches of about 40 seconds whose shortest
 utterance has 90 % of the longest. Torchaudio's has batch norm and no positions, ours layer norm and
-rotary positions.
+rotary positions; with dropout, torchaudio's leaves out attention weights, too.
 
 The two take turns within one process, so that what else the machine does meets both alike; seconds are
 CPU seconds of the process, the ratio is the median over rounds. Memory is the peak of a process in which

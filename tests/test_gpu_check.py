@@ -1,6 +1,7 @@
 """`make gpu-check` runs on a CPU from end to end, and says what differs, fails or was left out."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -120,7 +121,7 @@ def test_float16_learns_by_heart_with_a_scaler_step_for_step_like_float32(few, t
     assert row["ok"]
     assert row["steps"] >= 3
     assert row["loss_scale"] > 0
-    assert 0 < row["curve_difference"] < gpu_agreement.CURVE["fp16"]
+    assert 0 < row["curve_difference"] < gpu_agreement.CURVE
 
 
 @pytest.mark.parametrize(("steps", "higher"), [(20, 0.6), (19, 0.0)])
@@ -159,6 +160,7 @@ def test_the_rehearsal_runs_with_the_few_libraries_that_training_needs(tmp_path)
     done = subprocess.run(
         [sys.executable, "-c", REHEARSAL, str(tmp_path / "rows.json")],
         cwd=Path(__file__).parents[1],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -177,4 +179,4 @@ def test_the_rehearsal_runs_with_the_few_libraries_that_training_needs(tmp_path)
         if row["check"] == "training":
             assert row["audio_seconds_per_second"] > 0
             assert row["audio_seconds_per_second_through_the_loader"] > 0
-            assert 0 < row["share_of_matrix_products"] < 1
+            assert row["share_of_matrix_products"] > 0
