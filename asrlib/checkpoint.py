@@ -187,18 +187,17 @@ def find_intact(folder: Path) -> Path | None:
         OSError: all of them are damaged.
     """
     finish_what_was_killed(folder)
-    damaged = []
     while (path := find_latest(folder)) is not None:
         if (damage := find_damage(path)) is None:
             return path
         aside = path.with_name(f"damaged-{path.name}")
         shutil.rmtree(aside, ignore_errors=True)
-        damaged.append(path.rename(aside))
+        path.rename(aside)
         print(f"{path} is damaged ({damage}): it is {aside.name} now; trying the one before")
-    if damaged:
+    if damaged := sorted(folder.glob("damaged-step-*")):
         raise OSError(
-            f"no checkpoint below {folder} is intact: to begin anew, choose another run_dir, or remove "
-            f"this one; {damaged[0]} may still hold what init_from needs"
+            f"no checkpoint below {folder} is intact: choose another run_dir, or remove this one, to begin "
+            f"anew; init_from={damaged[-1]} may still find weights to begin with"
         )
     return None
 

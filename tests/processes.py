@@ -3,6 +3,7 @@
 They are forked from one that has imported everything, so each costs no more than its training.
 """
 
+import json
 import multiprocessing
 import os
 import signal
@@ -38,7 +39,8 @@ class Strike:
     at: int = 0
     saving: bool = False
     signal: int = signal.SIGKILL
-    count: int = 0
+    calls: int = 0
+    calls_in_saving: int = 0
     _depth: int = 0
     _pid: int = 0
 
@@ -55,9 +57,10 @@ class Strike:
             return
         if code.co_name == "save_checkpoint":
             self._depth += {"call": 1, "return": -1}.get(event, 0)
-        if event in ("call", "c_call") and (self._depth or not self.saving):
-            self.count += 1
-            if self.count == self.at:
+        if event in ("call", "c_call"):
+            self.calls += 1
+            self.calls_in_saving += bool(self._depth)
+            if self.at == (self.calls_in_saving if self.saving else self.calls):
                 sys.setprofile(None)
                 if self.signal == signal.SIGKILL:
                     os.kill(self._pid, self.signal)
@@ -84,21 +87,14 @@ class Training:
         self, overrides: list[str], output: Path, strike: Strike | None = None, size: int = 1
     ):
         self.output = output
-        ends = [FORK.Pipe() for _ in range(size)]
-        self._counts = ends[-1][0]
         common = {"ASRLIB_CACHE": os.environ["ASRLIB_CACHE"]}
         if size > 1:
             common |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
         self.processes = []
         for rank in range(size):
             place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
-            arguments = (
-                overrides,
-                common | place,
-                output,
-                strike if rank == size - 1 else None,
-                ends[rank][1],
-            )
+            last = rank == size - 1
+            arguments = (overrides, common | place, output, strike if last else None)
             self.processes.append(FORK.Process(target=_run, args=arguments))
             self.processes[-1].start()
 
@@ -114,12 +110,16 @@ class Training:
             assert process.exitcode is not None, f"still running after {timeout} s:\n{self.text}"
         return [process.exitcode for process in self.processes]
 
-    def count(self) -> int:
-        """The calls that ``strike`` counted, of a training that came to its end."""
-        return self._counts.recv()
+    def calls(self) -> tuple[int, int]:
+        """All calls that ``strike`` counted, and those in saving, of a training that was not killed."""
+        return tuple(json.loads(_calls_file(self.output).read_text()))
 
 
-def _run(overrides, environment, output, strike, counts) -> None:
+def _calls_file(output: Path) -> Path:
+    return output.with_suffix(".calls")
+
+
+def _run(overrides, environment, output, strike) -> None:
     os.setsid()
     os.environ.update(environment)
     with output.open("a") as file:
@@ -131,5 +131,6 @@ def _run(overrides, environment, output, strike, counts) -> None:
         strike.start()
     progress = train(config)
     sys.setprofile(None)
-    counts.send(strike.count if strike else 0)
+    if strike is not None:
+        _calls_file(output).write_text(json.dumps([strike.calls, strike.calls_in_saving]))
     sys.exit(0 if progress.finished else STATUS)

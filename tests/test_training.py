@@ -1,7 +1,6 @@
 """The training loop: what it logs, what it keeps, and that stopping or cutting changes nothing."""
 
 import json
-import math
 
 import pytest
 import torch
@@ -10,9 +9,10 @@ from safetensors.torch import load_file
 from asrlib import checkpoint
 from asrlib.build import build
 from asrlib.result import Result, add_result, load_results, save_results
-from asrlib.training import Inferencer, build_trainer, saving, step, train
+from asrlib.training import Inferencer, build_trainer, saving, train
 from asrlib.training.optimizer import adamw
 from asrlib.training.schedule import Noam, OneCycle, WarmupCosine
+from asrlib.training.step import take
 from tests.corpus import configure, tiny_overrides, write_custom_dir
 
 RUNS = ("whole", "halves")
@@ -166,7 +166,7 @@ def test_the_views_of_a_batch_differ_by_their_masks_alone(corpus, tmp_path):
     trainer = build_trainer(config)
     seen, encoder = [], trainer.model.encoder
     encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
-    step.take(trainer, [next(iter(trainer.train_loader))])
+    take(trainer, [next(iter(trainer.train_loader))])
     ((spectrogram, lengths),) = seen
     first, second = spectrogram.chunk(2)
     assert torch.equal(*lengths.chunk(2))

@@ -16,7 +16,6 @@ from asrlib.data.collate import collate
 from asrlib.data.dataset import SpeechDataset
 from asrlib.data.sampler import BucketBatchSampler
 
-DEATH = re.compile(r"DataLoader worker \(pid")  # how PyTorch's messages about it begin
 MOST_DEATHS = 3  # without a batch between them
 
 
@@ -49,8 +48,8 @@ class BatchLoader:
                     yield batch
                     done, deaths = done + 1, 0
                 return
-            except RuntimeError as error:
-                if not DEATH.search(str(error)):
+            except (RuntimeError, OSError, EOFError) as error:
+                if not (self.num_workers and _tells_of_a_death(error)):
                     raise
                 if (deaths := deaths + 1) == MOST_DEATHS:
                     raise RuntimeError(
@@ -71,6 +70,17 @@ class BatchLoader:
             pin_memory=self.pin_memory,
             worker_init_fn=_leave_interrupts_to_the_parent,
         )
+
+
+def _tells_of_a_death(error: Exception) -> bool:
+    """Whether a worker is gone: PyTorch noticed, or what it was handing over broke off.
+
+    What a worker raised itself begins with "Caught".
+    """
+    if isinstance(error, RuntimeError):
+        return re.search(r"DataLoader worker \(pid", str(error)) is not None
+    broken = isinstance(error, (ConnectionError, EOFError, FileNotFoundError))
+    return broken and not str(error).startswith("Caught ")
 
 
 def _leave_interrupts_to_the_parent(worker: int) -> None:

@@ -43,9 +43,8 @@ class LocalWriter:
         try:
             with self.metrics.open("a") as file:
                 file.write(json.dumps({"step": step, **values}) + "\n")
-        except OSError as error:
-            error.filename = str(self.metrics)  # which a full disk does not tell
-            raise
+        except OSError as error:  # which does not name the file
+            raise OSError(f"{self.metrics} could not be written: {error}") from error
 
     def table(self, step: int, name: str, rows: Sequence[dict]) -> None:
         write_jsonl(self._path(step, name, "jsonl"), rows)

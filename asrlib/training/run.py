@@ -142,7 +142,12 @@ def train(config: DictConfig) -> Progress:
         if world.is_first:
             _tell_skipped(train_data.skipped)
             _tell_skipped(val_data.skipped)
-        return trainer.train()
+        progress = trainer.train()
+        if world.is_first:
+            _tell_skipped(progress.unreadable)
+            for what, count in progress.bad_steps.items():
+                print(f"left out {count} steps: {what}", file=sys.stderr)
+        return progress
 
 
 def _tell_skipped(skipped: dict[str, str], most: int = 10) -> None:

@@ -31,10 +31,14 @@ class Stopping:
         self._since = 0.0
         self._handlers: dict[int, object] = {}
 
+    def signal(self) -> str | None:
+        """The signal that asked for it, if one did."""
+        return None if self._signal is None else self._signal.name
+
     def reason(self) -> str | None:
-        """Why the training should stop now; None if it should not."""
+        """Why the training should stop now, by a signal or since its time is up; None if not."""
         if self._signal is not None:
-            return self._signal.name
+            return self.signal()
         if time.monotonic() >= self._end:
             return f"trainer.max_hours={self.max_hours} are over"
         return None

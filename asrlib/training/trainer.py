@@ -171,7 +171,7 @@ class Trainer:
                     if progress.step % options.log_every == 0 or progress.batches_done == total:
                         self._log(progress.epoch + progress.batches_done / total)
                 bar.update()
-                self._stop_if_requested()
+                self._stop_for(self.stopping.reason())
                 if progress.batches_done < total:  # after the last, an evaluation may come first
                     self._save_if_due()
 
@@ -199,10 +199,9 @@ class Trainer:
         self.progress.train_seconds += elapsed
         return elapsed
 
-    def _stop_if_requested(self) -> None:
-        """Raises ``StopRequested`` in all processes if one of them should stop."""
-        reasons = [reason for reason in self.world.gather(self.stopping.reason()) if reason]
-        if reasons:
+    def _stop_for(self, reason: str | None) -> None:
+        """Raises ``StopRequested`` in all processes if one of them has a reason to stop."""
+        if reasons := [reason for reason in self.world.gather(reason) if reason]:
             raise StopRequested(reasons[0])
 
     def _save_if_due(self) -> None:
@@ -252,9 +251,10 @@ class Trainer:
                 self.criterion,
                 "dev",
                 self.world,
-                self.stopping.reason,
+                self.stopping.signal,
             )
-            self._stop_if_requested()
+            # not when its time is up: a sitting that is too short for it would come to it again and again
+            self._stop_for(self.stopping.signal())
             if self.writer is not None:
                 log_samples(self)
         self._lap()
