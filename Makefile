@@ -5,7 +5,7 @@ RUN := .venv/bin/python
 # A stamp, made once all requirements are installed.
 VENV := .venv/installed
 
-.PHONY: help demo test test-slow lint format train-an4 an4-data lmplz language-models bench-decode clean
+.PHONY: help demo test test-slow lint format train-an4 an4-data lmplz language-models bench-decode faults clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -72,6 +72,9 @@ bench-decode: an4-data $(VENV) ## time the decoders on AN4: make bench-decode DA
 	$(RUN) -m bench.decode inferencer.from_pretrained=outputs/an4-deepspeech2 datasets=an4 \
 	    "datasets.root=$(DATA)" inferencer.part=val decoder=beam_lm "decoder.lm_path=$(LM)" \
 	    +out=report/results/bench-decode.json
+
+faults: $(VENV) ## inject faults into trainings, and write what was kept to report/results/faults.json
+	$(RUN) -m report.faults
 
 clean: ## delete .venv and caches; data and outputs stay
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build *.egg-info
