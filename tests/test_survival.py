@@ -116,6 +116,39 @@ def test_what_a_killed_process_was_writing_is_tidied_up(tmp_path):
     assert (tmp_path / "replaced/content").read_text() == "old"
 
 
+def test_killed_between_the_best_checkpoint_and_the_newest_it_has_both(
+    corpus, whole, tmp_path, monkeypatch
+):
+    write, paths = checkpoint.save_checkpoint, []
+
+    def killed_before_the_second(path, **parts):
+        if paths:
+            raise KeyboardInterrupt
+        paths.append(path)
+        write(path, **parts)
+
+    monkeypatch.setattr(checkpoint, "save_checkpoint", killed_before_the_second)
+    with pytest.raises(KeyboardInterrupt):  # in the first evaluation, which is the best so far
+        train(config(corpus, tmp_path))
+    monkeypatch.undo()
+    assert train(config(corpus, tmp_path)).finished
+    assert_same_run(tmp_path, whole)
+
+
+def test_a_run_that_never_came_to_a_checkpoint_begins_its_log_anew(corpus, whole, tmp_path):
+    trainer = build_trainer(config(corpus, tmp_path))
+
+    def cut(*_):
+        raise RuntimeError("power cut")
+
+    trainer.decoder = cut  # in the first evaluation
+    with pytest.raises(RuntimeError, match="power cut"):
+        trainer.train()
+    assert log(tmp_path)
+    assert train(config(corpus, tmp_path)).finished
+    assert_same_run(tmp_path, whole)
+
+
 # --- stopped
 
 
@@ -220,8 +253,9 @@ def test_a_full_disk_is_a_clear_error_and_older_checkpoints_stay(
     assert_same_run(tmp_path, whole)
 
 
-def test_a_log_that_cannot_be_written_is_named(corpus, tmp_path):
+def test_a_log_that_cannot_be_written_is_named(corpus, tmp_path, monkeypatch):
     trainer = build_trainer(config(corpus, tmp_path))
+    monkeypatch.setattr(trainer.writer, "rewind", lambda *_: None)
     (tmp_path / "logs/metrics.jsonl").write_text('{"step": 0}\n' * 10_000)
     error = r"metrics\.jsonl could not be written: .*File too large"
     with file_limit() as limit:

@@ -81,5 +81,3 @@ def resume(trainer: Trainer, start: Path) -> None:
     trainer.progress = Progress(**state | now)
     if trainer.average is not None:  # of a run that had none before, the average begins here
         trainer.average.restore(checkpoint.read_weights(start), trainer.progress.averaged_steps)
-    if trainer.writer is not None:
-        trainer.writer.rewind(trainer.progress.step, trainer.progress.rows)

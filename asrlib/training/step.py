@@ -84,9 +84,7 @@ def take(trainer: Trainer, batches: list[dict]) -> dict[str, float] | None:
 def compute_gradients(trainer: Trainer, batches: list[dict], count: int) -> Share:
     """Adds the gradients of the summed losses over ``count``; running out of memory is noted."""
     rank = trainer.world.rank
-    key = (
-        ("step", rank) if rank else ("step",)
-    )  # each process its own dropout; alone, no part of the key
+    key = ("step", rank) if rank else ("step",)  # dropout is another in each process
     torch.manual_seed(torch_seed(trainer.seed, trainer.progress.step, *key))
     share = Share(len(batches))
     for batch in batches:

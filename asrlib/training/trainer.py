@@ -117,6 +117,8 @@ class Trainer:
             self.progress.finished = self._is_finished()  # by what the options are now
             self.world.tell(f"going on from {self.start.name}, after {self._epochs:.2f} epochs")
         progress, options = self.progress, self.options
+        if self.writer is not None:  # also of a run that never came to a checkpoint
+            self.writer.rewind(progress.step, progress.rows)
         self._set_precision()
         on_gpu = self.model.device.type == "cuda"
         if not progress.finished and (on_gpu if options.try_worst is None else options.try_worst):
