@@ -208,6 +208,11 @@ def test_a_signal_during_an_evaluation_leaves_it_for_the_next_sitting(
     assert not trainer.train().finished
     assert len(batches) == 1 < len(trainer.val_loader)
     assert [row["epoch"] for row in log(tmp_path) if "WER_val" in row] == [1]
+    with monkeypatch.context() as patch:  # killed after the evaluation, before its checkpoint
+        patch.setattr(saving, "save", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(config(corpus, tmp_path))
+    assert [row["epoch"] for row in log(tmp_path) if "WER_val" in row] == [1, 2]
     assert train(config(corpus, tmp_path)).finished
     assert_same_run(tmp_path, whole)
 
