@@ -6,7 +6,7 @@ RUN := .venv/bin/python
 VENV := .venv/installed
 
 .PHONY: help demo test test-slow lint format train-an4 an4-data lmplz language-models bench-decode bench-train \
-    gpu-check clean
+    gpu-check faults clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -82,6 +82,9 @@ bench-train: $(VENV) ## time our Conformer blocks beside torchaudio's, forward a
 
 gpu-check: $(VENV) ## compare training on this GPU with the CPU's, and time it: ten minutes, none without CUDA
 	$(RUN) -m bench.gpu_check --out report/results/bench-gpu.json
+
+faults: $(VENV) ## inject faults into trainings, and write what was kept to report/results/faults.json
+	$(RUN) -m report.faults
 
 clean: ## delete .venv and caches; data and outputs stay
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -8,20 +8,23 @@
 | ``text_encoder.json`` | the text encoder, as plain JSON |
 | ``state.json`` | where the training stood, its results so far, and the optimiser's numbers |
 | ``optimizer.safetensors`` | the optimiser's tensors (only where training may go on from here) |
+| ``checksums.json`` | size and CRC-32 of each of these files |
 """
 
 import json
 import shutil
+import zlib
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from asrlib import text
 from asrlib.build import build_encoder, build_features
-from asrlib.files import folder_written_atomically
+from asrlib.files import finish_what_was_killed, folder_written_atomically, remove_folder
 from asrlib.model import AcousticModel
 
 
@@ -38,19 +41,52 @@ def save_checkpoint(
 
     With ``average``, that is the encoder to recognise with; the one that training would go on from is
     kept beside it where an ``optimizer`` is.
+
+    Raises:
+        OSError: it could not be written; what was there before is as it was.
     """
-    with folder_written_atomically(path) as folder:
-        weights = model.encoder.state_dict()
-        save_file(weights if average is None else average, folder / "model.safetensors")
-        if average is not None and optimizer is not None:
-            save_file(weights, folder / "raw.safetensors")
-        OmegaConf.save(config, folder / "config.yaml", resolve=True)
-        (folder / "text_encoder.json").write_text(json.dumps(text_encoder.to_dict()))
-        if optimizer is not None:
-            tensors, numbers = _split(optimizer.state_dict()["state"])
-            save_file(tensors, folder / "optimizer.safetensors")
-            state = state | {"optimizer": numbers}
-        (folder / "state.json").write_text(json.dumps(state, indent=1))
+    try:
+        with folder_written_atomically(path) as folder:
+            weights = model.encoder.state_dict()
+            save_file(weights if average is None else average, folder / "model.safetensors")
+            if average is not None and optimizer is not None:
+                save_file(weights, folder / "raw.safetensors")
+            OmegaConf.save(config, folder / "config.yaml", resolve=True)
+            (folder / "text_encoder.json").write_text(json.dumps(text_encoder.to_dict()))
+            if optimizer is not None:
+                tensors, numbers = _split(optimizer.state_dict()["state"])
+                save_file(tensors, folder / "optimizer.safetensors")
+                state = state | {"optimizer": numbers}
+            (folder / "state.json").write_text(json.dumps(state, indent=1))
+            sums = {file.name: _checksum(file) for file in sorted(folder.iterdir())}
+            (folder / "checksums.json").write_text(json.dumps(sums, indent=1))
+    except (OSError, SafetensorError) as error:  # safetensors has its own for a full disk
+        raise OSError(f"the checkpoint {path} could not be written: {error}") from error
+
+
+def _checksum(path: Path, piece: int = 1 << 20) -> dict[str, int]:
+    total = 0
+    with path.open("rb") as file:
+        while read := file.read(piece):
+            total = zlib.crc32(read, total)
+    return {"bytes": path.stat().st_size, "crc32": total}
+
+
+def find_damage(path: Path) -> str | None:
+    """What is wrong with the files of a checkpoint; None if they are as they were written.
+
+    Files that were added later, and checkpoints from before there were checksums, are not looked at.
+    """
+    if not (path / "checksums.json").exists():
+        return None
+    try:
+        for name, expected in json.loads((path / "checksums.json").read_text()).items():
+            found = _checksum(path / name)
+            if found != expected:
+                return f"{name} has {found}, was written with {expected}"
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
 
 
 def _split(states: dict[int, dict]) -> tuple[dict, dict]:
@@ -142,7 +178,31 @@ def find_latest(folder: Path) -> Path | None:
     return max(folder.glob("step-*"), default=None)
 
 
+def find_intact(folder: Path) -> Path | None:
+    """The newest ``step-…`` checkpoint below ``folder`` that is not damaged; None if there is none at all.
+
+    Those that are damaged are renamed, and named on the terminal.
+
+    Raises:
+        OSError: all of them are damaged.
+    """
+    finish_what_was_killed(folder)
+    while (path := find_latest(folder)) is not None:
+        if (damage := find_damage(path)) is None:
+            return path
+        aside = path.with_name(f"damaged-{path.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+        print(f"{path} is damaged ({damage}): it is {aside.name} now; trying the one before")
+    if damaged := sorted(folder.glob("damaged-step-*")):
+        raise OSError(
+            f"no checkpoint below {folder} is intact: choose another run_dir, or remove this one, to begin "
+            f"anew; init_from={damaged[-1]} may still find weights to begin with"
+        )
+    return None
+
+
 def keep_latest(folder: Path, keep: int) -> None:
     """Removes all ``step-…`` checkpoints but the newest ``keep``."""
     for path in sorted(folder.glob("step-*"))[:-keep]:
-        shutil.rmtree(path)
+        remove_folder(path)

@@ -46,3 +46,25 @@ def folder_written_atomically(path: Path | str) -> Iterator[Path]:
         shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def finish_what_was_killed(parent: Path) -> None:
+    """Tidies ``parent`` after a process died within ``folder_written_atomically``.
+
+    What was being written goes; what was to be replaced, and was not, has its name again.
+    """
+    for replaced in parent.glob(".*.old"):
+        path = parent / replaced.name[1:].rsplit(".", 2)[0]
+        if path.exists():
+            shutil.rmtree(replaced)
+        else:
+            os.rename(replaced, path)
+    for temporary in parent.glob(".*.tmp"):
+        shutil.rmtree(temporary)
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder so that, killed half-way, it leaves none with its name."""
+    doomed = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    os.rename(path, doomed)
+    shutil.rmtree(doomed)

@@ -111,11 +111,11 @@ def test_the_average_is_evaluated_and_exported_and_training_does_not_see_it(corp
 @pytest.mark.parametrize(("before", "after"), [("null", "0.9"), ("0.9", "null")])
 def test_an_average_can_begin_or_end_within_a_run(corpus, tmp_path, before, after):
     first = build_trainer(config_of(corpus, tmp_path, f"trainer.average={before}"))
-    first._train_epoch(0)
-    first.progress.epoch = 1
-    saving.save(first, is_best=False)
-    second = build_trainer(config_of(corpus, tmp_path, f"trainer.average={after}"))
-    saving.resume(second)
+    first._train_epoch()
+    saving.save(first)
+    meant = "trainer.accept_changes=[trainer.average]"
+    second = build_trainer(config_of(corpus, tmp_path, f"trainer.average={after}", meant))
+    saving.resume(second, second.start)
     assert_equal_tensors(second.model.encoder.state_dict(), first.model.encoder.state_dict())
     second.train()
     steps_of_second = second.progress.step - first.progress.step

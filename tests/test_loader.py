@@ -1,5 +1,9 @@
 """Batches are the same from any number of workers; a file that cannot be read does not stop them."""
 
+import multiprocessing
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -160,3 +164,81 @@ def test_what_is_too_long_for_a_batch_is_named_and_not_read(custom_dir):
 
 def test_a_folder_smaller_than_a_batch_is_one_batch(custom_dir):
     assert len(make_loader(CustomDirDataset(custom_dir), batch_seconds=1e6)) == 1
+
+
+class Deadly(CustomDirDataset):
+    """Kills the worker that reads item ``i`` of ``epoch``, as often as ``lives`` has files to lose."""
+
+    def __init__(self, data_dir, lives, epoch=1, i=2):
+        super().__init__(data_dir)
+        self.lives, self.deadly = lives, (epoch, i)
+
+    def __getitem__(self, key):
+        if key == self.deadly and (left := sorted(self.lives.iterdir())):
+            left[0].unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(key)
+
+
+@pytest.fixture
+def lives(tmp_path, monkeypatch):
+    """A function that makes a folder of so many files."""
+    # how often PyTorch looks whether workers live while it waits for them: 5 seconds otherwise
+    waiting = torch.utils.data.dataloader._MultiProcessingDataLoaderIter._try_get_data
+    monkeypatch.setattr(waiting, "__defaults__", (0.1,))
+
+    def make(count):
+        folder = tmp_path / "lives"
+        folder.mkdir()
+        for i in range(count):
+            (folder / str(i)).touch()
+        return folder
+
+    return make
+
+
+def singly(dataset, num_workers):
+    """Three epochs of batches of one utterance."""
+    loader = make_loader(dataset, batch_seconds=0.1, num_workers=num_workers, shuffle=True)
+    epochs = []
+    for epoch in range(3):
+        loader.batch_sampler.set_epoch(epoch, start=1)
+        epochs.append(list(loader))
+    return epochs
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_when_a_worker_dies_the_batches_are_still_the_same(custom_dir, lives, capsys, deaths):
+    expected = singly(CustomDirDataset(custom_dir), num_workers=0)
+    found = singly(Deadly(custom_dir, lives(deaths)), num_workers=2)
+    for one, other in zip(expected, found, strict=True):
+        assert len(one) == 3
+        for batch, other_batch in zip(one, other, strict=True):
+            assert_same_batch(batch, other_batch)
+    assert capsys.readouterr().err.count("new workers go on") == deaths
+
+
+def test_workers_that_die_again_and_again_at_a_batch_are_an_error(custom_dir, lives):
+    with pytest.raises(RuntimeError, match=r"died 3 times at the same batch.*num_workers"):
+        singly(Deadly(custom_dir, lives(20)), num_workers=2)
+
+
+def test_a_worker_that_dies_between_epochs_is_replaced(custom_dir, lives):
+    lives(0)
+    loader = make_loader(CustomDirDataset(custom_dir), batch_seconds=0.1, num_workers=1)
+    before = list(loader)
+    (worker,) = multiprocessing.active_children()
+    worker.kill()
+    worker.join()
+    for one, other in zip(before, loader, strict=True):
+        assert_same_batch(one, other)
+
+
+def test_the_death_of_a_worker_interrupts_nothing_but_the_loader(custom_dir, lives):
+    handler = signal.getsignal(signal.SIGCHLD)
+    batches = iter(make_loader(Deadly(custom_dir, lives(1), 0, 1), 0.1, num_workers=1))
+    first = next(batches)
+    (worker,) = multiprocessing.active_children()
+    worker.join()  # it died of an item read ahead; nothing here is interrupted
+    assert signal.getsignal(signal.SIGCHLD) == handler
+    assert len([first, *batches]) == 4

@@ -69,6 +69,48 @@ def test_a_start_continues_the_epoch_exactly(durations, epoch, start):
     assert list(resumed) == whole
 
 
+@settings(deadline=None)
+@given(
+    some_durations,
+    st.integers(0, 100),
+    st.integers(1, 7),  # processes before a stop
+    st.integers(1, 4),  # and their batches in a step
+    st.integers(1, 7),
+    st.integers(1, 4),
+    st.integers(0, 30),  # steps before it
+)
+def test_processes_share_an_epoch_without_overlap_or_loss_also_after_a_stop(
+    durations, epoch, size, accumulate, size_after, accumulate_after, steps
+):
+    alone = make(durations, batch_seconds=50)
+    alone.set_epoch(epoch)
+    whole = list(alone)
+
+    def share(rank, size, start):
+        sampler = make(durations, batch_seconds=50, rank=rank, world_size=size)
+        sampler.set_epoch(epoch, start)
+        batches = list(sampler)
+        assert len(sampler) == len(batches)
+        return batches
+
+    def step(shares, number, accumulate):
+        return [b for s in shares for b in s[number * accumulate : (number + 1) * accumulate]]
+
+    def keys(batches):
+        return sorted(key for batch in batches for key in batch)
+
+    seen, start = [], 0
+    for world, per_step, most in ((size, accumulate, steps), (size_after, accumulate_after, 1000)):
+        shares = [share(rank, world, start) for rank in range(world)]
+        for number in range(most):
+            end = min(start + world * per_step, len(whole))
+            # each step has the batches that one process would have accumulated
+            assert keys(step(shares, number, per_step)) == keys(whole[start:end])
+            seen += step(shares, number, per_step)
+            start = end
+    assert keys(seen) == keys(whole) == [(epoch, i) for i in range(len(durations))]
+
+
 def speech_like_durations(count=1519):
     """Seconds with the mode at about 15 and a long tail of short ones, as in train-clean-5."""
     return 1.5 + 15.5 * np.random.default_rng(5).beta(4.0, 1.5, count)

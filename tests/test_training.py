@@ -1,7 +1,6 @@
 """The training loop: what it logs, what it keeps, and that stopping or cutting changes nothing."""
 
 import json
-import math
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from asrlib.result import Result, add_result, load_results, save_results
 from asrlib.training import Inferencer, build_trainer, saving, train
 from asrlib.training.optimizer import adamw
 from asrlib.training.schedule import Noam, OneCycle, WarmupCosine
+from asrlib.training.step import take
 from tests.corpus import configure, tiny_overrides, write_custom_dir
 
 RUNS = ("whole", "halves")
@@ -52,7 +52,7 @@ def test_resumed_equals_uninterrupted(corpus, tmp_path, options):
     validate = first._validate
 
     def cut():
-        if first.progress.epoch == 2:
+        if first.progress.epoch == 1:
             raise RuntimeError("power cut")
         return validate()
 
@@ -90,7 +90,7 @@ def test_accumulated_small_batches_make_the_step_of_one_large_batch(corpus, tmp_
         trainer.optimizer = torch.optim.SGD(trainer.model.parameters(), lr=1e-4)
         trainer._base_rates = [1e-4]
         trainer.schedule = lambda progress: 1.0
-        trainer._train_epoch(0)
+        trainer._train_epoch()
     logged = [rows(tmp_path / name)[0] for name in "ls"]
     for name in ("loss_train", "grad_norm_train"):
         assert logged[0][name] == pytest.approx(logged[1][name], rel=1e-4)
@@ -158,7 +158,7 @@ def test_the_views_of_a_batch_differ_by_their_masks_alone(corpus, tmp_path):
     trainer = build_trainer(config)
     seen, encoder = [], trainer.model.encoder
     encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
-    trainer._step(0, [next(iter(trainer.train_loader))])
+    take(trainer, [next(iter(trainer.train_loader))])
     ((spectrogram, lengths),) = seen
     first, second = spectrogram.chunk(2)
     assert torch.equal(*lengths.chunk(2))
@@ -371,11 +371,3 @@ def test_a_result_that_contradicts_itself_is_refused(tmp_path):
     (tmp_path / "r.json").write_text(json.dumps(row | {"extra": 1}))
     with pytest.raises(ValueError, match="extra"):
         load_results(tmp_path / "r.json")
-
-
-def test_a_loss_that_is_not_finite_stops_the_training(corpus, tmp_path):
-    trainer = build_trainer(tiny_config(corpus, tmp_path))
-    with torch.no_grad():
-        trainer.model.encoder.head.bias.fill_(math.nan)
-    with pytest.raises(FloatingPointError, match=r"optimizer\.lr"):
-        trainer.train()

@@ -87,10 +87,10 @@ def test_a_training_starts_from_another_and_resumes_its_own(corpus, tmp_path):
     options = (f"init_from={tmp_path / 'old'}", "trainer.epochs=2")
     first = build_trainer(config_of(corpus, tmp_path / "new", *options))
     assert all(torch.equal(t, old[name]) for name, t in copied(first.model).items())
-    first._train_epoch(0)
-    saving.save(first, is_best=False)
+    first._train_epoch()
+    saving.save(first)
     again = build_trainer(config_of(corpus, tmp_path / "new", *options[1:], "init_from=gone"))
-    saving.resume(again)
+    saving.resume(again, again.start)
     assert all(torch.equal(t, copied(first.model)[name]) for name, t in copied(again.model).items())
     with pytest.raises(FileNotFoundError, match="gone"):
         build_trainer(config_of(corpus, tmp_path / "third", "init_from=gone"))
@@ -113,8 +113,11 @@ def test_what_is_frozen_stays_as_it_was_and_has_no_state_in_the_optimiser(corpus
 
 def test_a_run_cannot_go_on_with_other_parameters_frozen(corpus, tmp_path):
     train(config_of(corpus, tmp_path))
-    with pytest.raises(ValueError, match=r"trainer\.freeze"):
-        train(config_of(corpus, tmp_path, "trainer.freeze=[convolutions]"))
+    other = ["trainer.freeze=[convolutions]", "trainer.accept_changes=[trainer.freeze]"]
+    with pytest.raises(ValueError, match=r"trainer\.freeze: \[\] then"):
+        train(config_of(corpus, tmp_path, other[0]))
+    with pytest.raises(ValueError, match="trained with other parameters"):
+        train(config_of(corpus, tmp_path, *other))
 
 
 def stack():

@@ -3,6 +3,7 @@
 A dataset holds no random state: item ``(epoch, i)`` is the same on every worker and in every run.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -116,6 +117,13 @@ class SpeechDataset(torch.utils.data.Dataset):
         if self.seed is not None:
             rng = generator(self.seed, epoch, utterance.id, "bpe_dropout")
         return tuple(self.text_encoder.encode(utterance.text, rng))
+
+    def fingerprint(self) -> str:
+        """Changes with the utterances: their ids, texts, durations and order; not with where they are."""
+        told = hashlib.blake2b(digest_size=8)
+        for u in self.utterances:
+            told.update(repr((u.id, u.text, u.duration)).encode())
+        return f"{len(self)} utterances ({told.hexdigest()})"
 
     def durations(self, epoch: int) -> np.ndarray:
         """Seconds of every utterance in ``epoch``, its change of speed included: float64 [N]."""

@@ -3,6 +3,10 @@
 More than half of a naive batch is padding, so utterances are sorted by duration before they are cut
 into batches. To mix the batches from one epoch to the next, each duration is first jittered by a
 few percent. The order is a function of (seed, epoch) alone, and every utterance comes exactly once.
+
+Several processes share the batches out in turn: of W, the one with rank r gets number r, r + W, r + 2W …
+of what is left of the epoch. W batches, one in each process, are then those that one process would
+have taken one after the other, and some ranks get one batch less than others.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,6 +28,7 @@ class BucketBatchSampler:
         shuffle: jitter and shuffle (training); otherwise longest first, so that what does not fit
             into memory fails at once.
         jitter: durations are multiplied by a uniform factor from 1 ± jitter before sorting.
+        rank, world_size: which share of the batches iteration yields; all of them unless given.
     """
 
     def __init__(
@@ -34,20 +39,29 @@ class BucketBatchSampler:
         seed: int = 0,
         shuffle: bool = True,
         jitter: float = 0.05,
+        rank: int = 0,
+        world_size: int = 1,
     ):
         if batch_seconds <= 0 or max_batch_size < 1:
             raise ValueError("batch_seconds must be positive and max_batch_size at least 1")
         self.durations, self.batch_seconds = durations, batch_seconds
         self.max_batch_size, self.seed = max_batch_size, seed
         self.shuffle, self.jitter = shuffle, jitter
+        self.rank, self.world_size = rank, world_size
         self.epoch, self.start = 0, 0
+        self._newest: tuple[int, list[list[int]]] | None = None  # epoch and its batches
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Chooses the epoch that iteration yields, from batch number ``start`` on."""
+        """Chooses the epoch that iteration yields, from batch number ``start`` of all on."""
         self.epoch, self.start = epoch, start
 
     def batches(self, epoch: int) -> list[list[int]]:
-        """All batches of ``epoch`` in order: a partition of range(N)."""
+        """All batches of ``epoch`` in order, whatever the rank: a partition of range(N)."""
+        if self._newest is None or self._newest[0] != epoch:
+            self._newest = epoch, self._cut(epoch)
+        return self._newest[1]
+
+    def _cut(self, epoch: int) -> list[list[int]]:
         durations = self.durations(epoch)
         rng = generator(self.seed, epoch, "batches")
         keys = durations
@@ -67,8 +81,11 @@ class BucketBatchSampler:
         return batches
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for batch in self.batches(self.epoch)[self.start :]:
+        for batch in self._share():
             yield [(self.epoch, i) for i in batch]
 
     def __len__(self) -> int:
-        return len(self.batches(self.epoch)) - self.start
+        return len(self._share())
+
+    def _share(self) -> list[list[int]]:
+        return self.batches(self.epoch)[self.start + self.rank :: self.world_size]

@@ -9,7 +9,9 @@
 | ``logs/learning_curves.png`` | losses and error rates by step, when the training ends or stops |
 """
 
+import io
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,16 +32,19 @@ class LocalWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.metrics = self.folder / "metrics.jsonl"
 
-    def rewind(self, step: int) -> None:
-        """Forgets the scalars after ``step``, from which a resumed training goes on."""
+    def rewind(self, step: int, rows: float = math.inf) -> None:
+        """Keeps the first ``rows`` rows of scalars, and of these none after ``step``."""
         if self.metrics.exists():
-            rows = self.metrics.read_text().splitlines(keepends=True)
-            kept = "".join(row for row in rows if _step(row) <= step)
-            write_atomically(self.metrics, kept)
+            lines = self.metrics.read_text().splitlines(keepends=True)
+            kept = (line for i, line in enumerate(lines) if i < rows and _step(line) <= step)
+            write_atomically(self.metrics, "".join(kept))
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        with self.metrics.open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+        try:
+            with self.metrics.open("a") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+        except OSError as error:  # which does not name the file
+            raise OSError(f"{self.metrics} could not be written: {error}") from error
 
     def table(self, step: int, name: str, rows: Sequence[dict]) -> None:
         write_jsonl(self._path(step, name, "jsonl"), rows)
@@ -49,8 +54,9 @@ class LocalWriter:
 
     def audio(self, step: int, name: str, samples: np.ndarray) -> None:
         """float32 [S] at 16 kHz; what is beyond full scale is clipped."""
-        samples = np.clip(samples, -1.0, 1.0)
-        soundfile.write(self._path(step, name, "flac"), samples, SAMPLE_RATE)
+        encoded, samples = io.BytesIO(), np.clip(samples, -1.0, 1.0)
+        soundfile.write(encoded, samples, SAMPLE_RATE, format="FLAC")
+        write_atomically(self._path(step, name, "flac"), encoded.getvalue())
 
     def close(self) -> None:
         """Draws the learning curves; all else is written already."""

@@ -1,12 +1,11 @@
 """Decoding a dataset, and scoring it where its texts are known."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from asrlib.data import AudioError, Utterance
@@ -16,6 +15,7 @@ from asrlib.decoding import Hypothesis, LongForm
 from asrlib.metrics import ErrorRate
 from asrlib.model import AcousticModel, CTCLoss
 from asrlib.text import CTCTextEncoder
+from asrlib.training.distributed import ALONE, World
 
 Decoder = Callable[[Tensor, Tensor], list[Hypothesis]]
 
@@ -40,6 +40,14 @@ class Evaluation:
         if utterance.text is not None:
             self.errors.add(utterance.text, hypothesis.text, utterance.id, utterance.speaker)
 
+    def __iadd__(self, other: "Evaluation") -> "Evaluation":
+        """Takes in what was found in other utterances; losses are no sums and stay as they are."""
+        self.hypotheses |= other.hypotheses
+        self.utterances |= other.utterances
+        self.errors.utterances += other.errors.utterances
+        self.skipped += other.skipped
+        return self
+
     def rows(self) -> list[dict]:
         """The table that ``asrlib.tracking.errors`` and ``asrlib.metrics.compare`` read."""
         targets = {u.id: u.reference for u in self.errors.utterances}
@@ -57,21 +65,30 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    loader: DataLoader,
+    loader: Iterable[dict],
     model: AcousticModel,
     decoder: Decoder,
     text_encoder: CTCTextEncoder,
     criterion: CTCLoss | None = None,
     description: str = "evaluating",
+    world: World = ALONE,
+    stop: Callable[[], object] = lambda: False,
 ) -> Evaluation:
     """Decodes all of ``loader``; texts that are known are scored, and their loss is measured.
 
     Leaves the model in evaluation mode.
+
+    Args:
+        world: processes of which each has a share of the batches; all return what all of them found.
+        stop: asked after each batch; once it is true, the rest is left out.
     """
     evaluation = Evaluation()
     total, parts, count = 0.0, Counter(), 0
     model.eval()
-    for batch in tqdm(loader, desc=description, unit="batch", leave=False, disable=None):
+    silent = None if world.is_first else True  # None: where the output is no terminal
+    for batch in tqdm(loader, desc=description, unit="batch", leave=False, disable=silent):
+        if stop():
+            break
         evaluation.skipped += batch["skipped"]
         for item in batch["long"]:
             try:
@@ -92,6 +109,12 @@ def evaluate(
             loss = criterion(batch)
             total, count = total + loss.total.item(), count + loss.count
             parts.update({name: part.item() for name, part in loss.parts.items()})
+    merged, *others = world.gather((evaluation, total, parts, count))
+    evaluation, total, parts, count = merged
+    for other in others:
+        evaluation += other[0]
+        total, count = total + other[1], count + other[3]
+        parts.update(other[2])
     if count:
         evaluation.loss = total / count
         evaluation.loss_parts = {name: part / count for name, part in parts.items()}

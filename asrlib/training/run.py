@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from asrlib import checkpoint, text
+from asrlib import text
 from asrlib.augmentations import SpectrogramAugmentations, WaveformAugmentations
 from asrlib.build import build, build_encoder, build_features, build_named, choose_device
 from asrlib.data.loader import make_loader
@@ -17,8 +17,12 @@ from asrlib.decoding import GreedyDecoder
 from asrlib.files import write_atomically
 from asrlib.model import AcousticModel
 from asrlib.randomness import torch_seed
+from asrlib.training import saving
+from asrlib.training.changes import describe
 from asrlib.training.compilation import compile_encoder
+from asrlib.training.distributed import ALONE, World, joined
 from asrlib.training.state import Progress, TrainerOptions
+from asrlib.training.stopping import Stopping
 from asrlib.training.trainer import Trainer
 from asrlib.training.transfer import freeze, start_from
 
@@ -28,23 +32,40 @@ def command_line() -> str:
     return shlex.join(["python", *sys.orig_argv[1:]])
 
 
-def build_trainer(config: DictConfig) -> Trainer:
-    """Everything that ``config`` describes; see ``asrlib/configs/train.yaml``."""
+def build_trainer(
+    config: DictConfig, world: World = ALONE, device: torch.device | None = None
+) -> Trainer:
+    """Everything that ``config`` describes; see ``asrlib/configs/train.yaml``.
+
+    Args:
+        world: this process among those that train together.
+        device: of this process; chosen by ``trainer.device`` unless given.
+
+    Raises:
+        ValueError: the run of this folder began with another configuration or other data.
+    """
     OmegaConf.resolve(config)
     options = TrainerOptions(**config.trainer)
-    device, seed = choose_device(options.device), config.seed
+    stopping = Stopping(options.max_hours)  # whose time begins now
+    device, seed = device or choose_device(options.device), config.seed
     run_dir = Path(config.run_dir)
     chosen = config.augmentations
     when = {"seed": seed, "from_epoch": chosen.from_epoch}
-    waveform = WaveformAugmentations(build_named(chosen.waveform), **when)
-    train_data = build(config.datasets.train, augmentations=waveform, training=True, seed=seed)
-    text_encoder = _text_encoder(config, run_dir, (u.text for u in train_data.utterances))
-    train_data.text_encoder = text_encoder
-    val_data = build(config.datasets.val, text_encoder=text_encoder)
+    start = world.first(lambda: saving.find_start(run_dir / "checkpoints", options.resume))
+    with world.first_before_others():
+        waveform = WaveformAugmentations(build_named(chosen.waveform), **when)
+        train_data = build(config.datasets.train, augmentations=waveform, training=True, seed=seed)
+        val_data = build(config.datasets.val)
+        facts = describe(train_data, val_data, options.accumulate * world.size)
+        if start is not None:
+            saving.refuse_changes(start, config, facts, options.accept_changes)
+        texts = (u.text for u in train_data.utterances)
+        train_data.text_encoder = _text_encoder(config, start or run_dir, texts)
+    text_encoder = val_data.text_encoder = train_data.text_encoder
     torch.manual_seed(torch_seed(seed, "initialisation"))
     features = build_features(config)
     model = AcousticModel(features, build_encoder(config, features, text_encoder))
-    if config.init_from is not None and checkpoint.find_latest(run_dir / "checkpoints") is None:
+    if config.init_from is not None and start is None:
         start_from(config.init_from, model, text_encoder, config)
     freeze(model.encoder, options.freeze)
     model.to(device)
@@ -56,7 +77,11 @@ def build_trainer(config: DictConfig) -> Trainer:
         "num_workers": options.num_workers,
         "seed": seed,
         "pin_memory": device.type == "cuda",
+        "rank": world.rank,
+        "world_size": world.size,
     }
+    # called apart: arguments of build are themselves searched for targets
+    make_writer = build(config.writer, _partial_=True)
     trainer = Trainer(
         config=config,
         options=options,
@@ -69,22 +94,27 @@ def build_trainer(config: DictConfig) -> Trainer:
         augmentations=SpectrogramAugmentations(build_named(chosen.spectrogram), **when),
         train_loader=make_loader(train_data, shuffle=True, **loading),
         val_loader=make_loader(val_data, **loading),
-        # called apart: arguments of build are themselves searched for targets
-        writer=build(config.writer, _partial_=True)(run_dir, OmegaConf.to_container(config)),
+        writer=make_writer(run_dir, OmegaConf.to_container(config)) if world.is_first else None,
         run_dir=run_dir,
         seed=seed,
+        start=start,
+        stopping=stopping,
+        world=world,
     )
-    trainer.progress.command = command_line()
+    trainer.progress.command, trainer.progress.facts = command_line(), facts
     return trainer
 
 
-def _text_encoder(config: DictConfig, run_dir: Path, texts: Iterable[str]) -> text.CTCTextEncoder:
+def _text_encoder(config: DictConfig, folder: Path, texts: Iterable[str]) -> text.CTCTextEncoder:
     """Learned from the training ``texts`` once in a run, and kept in its folder and checkpoints.
+
+    Args:
+        folder: the run's, or the checkpoint's from which it goes on.
 
     Raises:
         ValueError: the run began with another one than ``config`` describes.
     """
-    path = (checkpoint.find_latest(run_dir / "checkpoints") or run_dir) / "text_encoder.json"
+    path = folder / "text_encoder.json"
     if not path.exists():
         learned = text.learn(texts, **config.text_encoder)
         write_atomically(path, json.dumps(learned.to_dict()))
@@ -92,23 +122,34 @@ def _text_encoder(config: DictConfig, run_dir: Path, texts: Iterable[str]) -> te
     if text_encoder.options != dict(config.text_encoder):
         raise ValueError(
             f"{path} was made with {text_encoder.options}, not with {config.text_encoder}: "
-            f"choose another run_dir, or remove {run_dir}"
+            f"choose another run_dir, or remove {config.run_dir}"
         )
     return text_encoder
 
 
 def train(config: DictConfig) -> Progress:
-    """Trains as ``config`` says, and returns where it ended."""
-    trainer = build_trainer(config)
-    print(
-        f"{config.run_dir}: {trainer.model.parameter_count():,} parameters on {trainer.model.device}, "
-        f"{len(trainer.text_encoder)} labels, "
-        f"{len(trainer.train_loader.dataset)} utterances to train on, "
-        f"{len(trainer.val_loader.dataset)} for dev"
-    )
-    for loader in (trainer.train_loader, trainer.val_loader):
-        _tell_skipped(loader.dataset.skipped)
-    return trainer.train()
+    """Trains as ``config`` says, and returns where it ended.
+
+    Where torchrun started several processes, they train one model together, and return the same.
+    """
+    with joined(choose_device(config.trainer.device)) as (world, device):
+        trainer = build_trainer(config, world, device)
+        train_data, val_data = trainer.train_loader.dataset, trainer.val_loader.dataset
+        together = f", {world.size} processes" if world.size > 1 else ""
+        world.tell(
+            f"{config.run_dir}: {trainer.model.parameter_count():,} parameters on {device}{together}, "
+            f"{len(trainer.text_encoder)} labels, {len(train_data)} utterances to train on, "
+            f"{len(val_data)} for dev"
+        )
+        if world.is_first:
+            _tell_skipped(train_data.skipped)
+            _tell_skipped(val_data.skipped)
+        progress = trainer.train()
+        if world.is_first:
+            _tell_skipped(progress.unreadable)
+            for what, count in progress.bad_steps.items():
+                print(f"left out {count} steps: {what}", file=sys.stderr)
+        return progress
 
 
 def _tell_skipped(skipped: dict[str, str], most: int = 10) -> None:

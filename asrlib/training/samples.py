@@ -30,10 +30,10 @@ def random_items(dataset: SpeechDataset, count: int, epoch: int, seed: int) -> l
 def log_samples(trainer: Trainer) -> None:
     """Writes random samples of train and dev: texts with their errors, a spectrogram, its audio.
 
-    Those of train carry the augmentations of the epoch just finished, and the first of them is
+    Those of train carry the augmentations of the epoch just trained, and the first of them is
     written without them as well, so that ear and eye can compare. Leaves the model in evaluation mode.
     """
-    epoch, count = trainer.progress.epoch - 1, trainer.options.log_samples
+    epoch, count = trainer.progress.epoch, trainer.options.log_samples
     train, val = trainer.train_loader.dataset, trainer.val_loader.dataset
     if items := random_items(train, count, epoch, trainer.seed):
         ids = [item.utterance.id for item in items]

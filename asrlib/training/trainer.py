@@ -2,45 +2,42 @@
 
 Design choices:
 
-* One step may accumulate several batches; its gradient is the sum of their losses over the sum of
-  their counts, so that how an epoch is cut into batches does not weigh utterances.
-* Every draw depends on (seed, step or epoch, name), the learning rate on progress: a checkpoint
-  holds no random state and no scheduler.
-* The gradient norm is measured before clipping, and without the scale of a float16 loss.
+* Every draw depends on (seed, step or epoch, name), the order of the data on the epoch, the learning
+  rate on progress: a checkpoint holds no random state, no loader and no scheduler, and a training
+  that was stopped anywhere goes on as if it had not been.
+* Between two steps is the only place where a training can be saved or stopped.
 * Selection is by WER on dev (``val``), then CER. Where weights are averaged, it is their average that
   is evaluated, while training goes on with the raw ones.
 """
 
 import math
-import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
-from functools import partial
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from asrlib.augmentations import SpectrogramAugmentations
-from asrlib.data import SAMPLE_RATE
+from asrlib.data.loader import BatchLoader
 from asrlib.files import write_jsonl
 from asrlib.model import AcousticModel, CTCLoss
-from asrlib.randomness import torch_seed
 from asrlib.text import CTCTextEncoder
 from asrlib.tracking import Writer
 from asrlib.tracking.errors import HYPOTHESES
-from asrlib.training import saving
+from asrlib.training import saving, step
 from asrlib.training.averaging import WeightAverage
+from asrlib.training.distributed import ALONE, World
 from asrlib.training.evaluation import Decoder, evaluate
 from asrlib.training.precision import Precision, choose_precision
 from asrlib.training.samples import log_samples
 from asrlib.training.state import Progress, TrainerOptions
+from asrlib.training.stopping import Stopping, StopRequested
 from asrlib.training.transfer import freeze
+from asrlib.training.trial import try_worst_batches
 
 
 class Trainer:
@@ -49,7 +46,10 @@ class Trainer:
     Args:
         config: the resolved configuration, kept in every checkpoint.
         schedule: progress in [0, 1] → factor of each parameter group's learning rate.
-        run_dir: where checkpoints and logs go, and where a training that was stopped goes on from.
+        writer: None in all processes but the first.
+        run_dir: where checkpoints and logs go.
+        start: the checkpoint of this run from which it goes on, if there is one.
+        world: this process among those that train together.
     """
 
     def __init__(
@@ -63,180 +63,219 @@ class Trainer:
         schedule: Callable[[float], float],
         decoder: Decoder,
         augmentations: SpectrogramAugmentations,
-        train_loader: DataLoader,
-        val_loader: DataLoader,
-        writer: Writer,
+        train_loader: BatchLoader,
+        val_loader: BatchLoader,
+        writer: Writer | None,
         run_dir: Path,
         seed: int,
+        start: Path | None = None,
+        stopping: Stopping | None = None,
+        world: World = ALONE,
     ):
         self.config, self.options = config, options
         self.model, self.text_encoder, self.criterion = model, text_encoder, criterion
         self.optimizer, self.schedule, self.decoder = optimizer, schedule, decoder
         self.augmentations = augmentations
         self.train_loader, self.val_loader = train_loader, val_loader
-        self.writer, self.seed = writer, seed
+        self.writer, self.seed, self.start, self.world = writer, seed, start, world
         self.run_dir, self.checkpoints = run_dir, run_dir / "checkpoints"
+        self.stopping = stopping or Stopping(options.max_hours)
         self.progress = Progress()
         self.precision = Precision("fp32", model.device)
         self.average = WeightAverage(model.encoder, options.average) if options.average else None
         self._base_rates = [group["lr"] for group in optimizer.param_groups]
+        self._lapped = self._saved = time.monotonic()
 
     def train(self) -> Progress:
-        """Trains to the end of the last epoch, or until dev stops getting better."""
-        try:
-            if (name := saving.resume(self)) is not None:
-                _tell(f"going on from {name}, after epoch {self.progress.epoch}")
-            self._set_precision()
-            self._train()
-        finally:
-            self.writer.close()
+        """Trains to the end of the last epoch, until dev stops getting better, or until ``stopping``.
+
+        In the last case there is a checkpoint, and ``finished`` is false in what is returned.
+
+        Raises:
+            OSError: a checkpoint or a log could not be written; older checkpoints are as they were.
+            FloatingPointError, MemoryError: too many steps in a row had to be left out.
+        """
+        with self.stopping:
+            try:
+                self._train()
+            except StopRequested as request:
+                path = self._save()
+                self.world.tell(
+                    f"stopped after step {self.progress.step}, {self._epochs:.2f} epochs: {request}; "
+                    f"saved in {path}, from which the same command goes on"
+                )
+            except BaseException:
+                with suppress(Exception):  # of what went wrong, the first is told
+                    self._close_writer()
+                raise
+            self._close_writer()
         return self.progress
 
     def _train(self) -> None:
-        options = self.options
-        while self.progress.epoch < options.epochs and not self.progress.finished:
-            started = time.monotonic()
-            self._train_epoch(self.progress.epoch)
-            self.progress.epoch += 1
-            last = self.progress.epoch == options.epochs
-            if last or self.progress.epoch % options.eval_every == 0:
-                is_best = self._validate()
-                waited = self.progress.evaluations_since_best
-                stop = options.early_stop is not None and waited >= options.early_stop
-                self.progress.finished = last or stop
-                self.progress.train_seconds += time.monotonic() - started
-                saving.save(self, is_best)
+        if self.start is not None:
+            saving.resume(self, self.start)
+            self.progress.finished = self._is_finished()  # by what the options are now
+            self.world.tell(f"going on from {self.start.name}, after {self._epochs:.2f} epochs")
+        progress, options = self.progress, self.options
+        if self.writer is not None:  # also of a run that never came to a checkpoint
+            self.writer.rewind(progress.step, progress.rows)
+        self._set_precision()
+        on_gpu = self.model.device.type == "cuda"
+        if not progress.finished and (on_gpu if options.try_worst is None else options.try_worst):
+            self._set_training_mode()
+            try_worst_batches(self)
+        self._lapped = self._saved = time.monotonic()
+        while not progress.finished:
+            self._train_epoch()
+            epoch = progress.epoch + 1
+            evaluated = epoch == options.epochs or epoch % options.eval_every == 0
+            is_best = evaluated and self._validate()
+            progress.epoch, progress.batches_done = epoch, 0
+            progress.finished = self._is_finished()
+            if evaluated:
+                self._save(is_best)
             else:
-                self.progress.train_seconds += time.monotonic() - started
+                self._save_if_due()
 
-    def _train_epoch(self, epoch: int) -> None:
+    def _is_finished(self) -> bool:
+        patience, waited = self.options.early_stop, self.progress.evaluations_since_best
+        ended = self.progress.epoch >= self.options.epochs
+        return ended or (patience is not None and waited >= patience)
+
+    def _train_epoch(self) -> None:
+        """Trains what is left of the epoch."""
+        progress, options = self.progress, self.options
+        self._set_training_mode()
+        sampler = self.train_loader.batch_sampler
+        sampler.set_epoch(progress.epoch, progress.batches_done)
+        total = len(sampler.batches(progress.epoch))
+        batches_per_step = options.accumulate * self.world.size
+        if progress.batches_done == 0:
+            progress.measured, progress.measured_seconds = [], 0.0
+        batches = iter(self.train_loader)
+        with tqdm(
+            total=math.ceil(total / batches_per_step),
+            initial=progress.batches_done // batches_per_step,
+            desc=f"epoch {progress.epoch + 1}",
+            unit="step",
+            leave=False,
+            disable=None if self.world.is_first else True,  # None: where the output is no terminal
+        ) as bar:
+            while progress.batches_done < total:
+                position = progress.epoch + progress.batches_done / total
+                self._set_learning_rate(position / options.epochs)
+                values = step.take(self, list(islice(batches, options.accumulate)))
+                progress.batches_done = min(progress.batches_done + batches_per_step, total)
+                progress.measured_seconds += self._lap()
+                if values is not None:
+                    progress.measured.append(values)
+                    bar.set_postfix(loss=f"{values['loss']:.3f}")
+                    if progress.step % options.log_every == 0 or progress.batches_done == total:
+                        self._log(progress.epoch + progress.batches_done / total)
+                bar.update()
+                self._stop_for(self.stopping.reason())
+                if progress.batches_done < total:  # after the last, an evaluation may come first
+                    self._save_if_due()
+
+    def _set_training_mode(self) -> None:
         self.model.train()
         freeze(self.model.encoder, self.options.freeze)
-        sampler = self.train_loader.batch_sampler
-        sampler.set_epoch(epoch)
-        total = math.ceil(len(sampler) / self.options.accumulate)
-        groups = _groups(self.train_loader, self.options.accumulate)
-        bar = tqdm(
-            groups, total=total, desc=f"epoch {epoch + 1}", unit="step", leave=False, disable=None
-        )
-        measured: list[dict[str, float]] = []
-        window_start = time.monotonic()
-        for position, batches in enumerate(bar):
-            self._set_learning_rate((epoch + position / total) / self.options.epochs)
-            values = self._step(epoch, batches)
-            if values is None:
-                continue
-            measured.append(values)
-            bar.set_postfix(loss=f"{values['loss']:.3f}")
-            if self.progress.step % self.options.log_every == 0 or position == total - 1:
-                elapsed = time.monotonic() - window_start
-                self._log(epoch + (position + 1) / total, measured, elapsed)
-                measured, window_start = [], time.monotonic()
 
     def _set_learning_rate(self, progress: float) -> None:
         factor = self.schedule(progress)
         for group, rate in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = rate * factor
 
-    def _step(self, epoch: int, batches: list[dict]) -> dict[str, float] | None:
-        """One optimiser step over ``batches``; None where nothing in them can be trained on."""
-        for batch in batches:
-            for item in batch["skipped"]:
-                self.progress.unreadable[item.utterance.id] = item.reason
-                _tell(f"left out {item.utterance.id}: {item.reason}")
-        batches = [batch for batch in batches if "audio" in batch]
-        frames = [self.model.output_length(batch["audio_length"]) for batch in batches]
-        count = sum(map(self.criterion.count, batches, frames))
-        if count == 0:
-            return None
-        torch.manual_seed(torch_seed(self.seed, self.progress.step, "step"))
-        total, parts, samples = 0.0, Counter(), 0
-        for batch in batches:
-            augment = partial(self.augmentations, epoch=epoch, utterance_ids=batch["utterance_id"])
-            views = [partial(augment, view=view) for view in range(self.criterion.views)]
-            audio = batch["audio"].to(self.model.device, non_blocking=True)
-            with self.precision.autocast():
-                output = self.model(audio, batch["audio_length"], *views)
-            loss = self.criterion(batch | output)
-            self.precision.scaler.scale(loss.total / count).backward()
-            total += loss.total.item()
-            parts.update({name: part.item() for name, part in loss.parts.items()})
-            samples += int(batch["audio_length"].sum()) * len(views)
-            self._note_infeasible([batch["utterance_id"][row] for row in loss.infeasible])
-        norm = self._update()
-        if not math.isfinite(norm) and math.isfinite(total) and self._may_scale_less():
-            return None
-        if not math.isfinite(norm + total):
-            ids = [id for batch in batches for id in batch["utterance_id"]]
-            raise FloatingPointError(
-                f"loss {total / count} and gradient norm {norm} at step {self.progress.step}, "
-                f"utterances {ids}: lower optimizer.lr, or look at these recordings"
-            )
-        self.progress.step += 1
-        self.progress.audio_seconds += samples / SAMPLE_RATE
-        if self.average is not None:
-            self.average.update()
-        losses = {f"loss_{name}": part / count for name, part in parts.items()}
-        measured = {"loss": total / count, "grad_norm": norm, "seconds": samples / SAMPLE_RATE}
-        return measured | losses
+    @property
+    def _epochs(self) -> float:
+        """How many of them are trained."""
+        if self.progress.batches_done == 0:
+            return self.progress.epoch
+        total = len(self.train_loader.batch_sampler.batches(self.progress.epoch))
+        return self.progress.epoch + self.progress.batches_done / total
 
-    def _update(self) -> float:
-        """Clips, steps if all is finite, clears the gradients; returns the norm before clipping."""
-        scaler, parameters = self.precision.scaler, self.model.parameters()
-        scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.options.max_grad_norm).item()
-        if math.isfinite(norm) or scaler.is_enabled():  # a scaler itself leaves out such a step
-            scaler.step(self.optimizer)
-        scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        return norm
+    def _lap(self) -> float:
+        """Seconds since it was last called, which count as training time."""
+        now = time.monotonic()
+        elapsed, self._lapped = now - self._lapped, now
+        self.progress.train_seconds += elapsed
+        return elapsed
 
-    def _may_scale_less(self) -> bool:
-        """Whether gradients beyond float16's range are to be expected: its loss is scaled too high."""
-        return self.precision.scaler.get_scale() > 1.0
+    def _stop_for(self, reason: str | None) -> None:
+        """Raises ``StopRequested`` in all processes if one of them has a reason to stop."""
+        if reasons := [reason for reason in self.world.gather(reason) if reason]:
+            raise StopRequested(reasons[0])
 
-    def _note_infeasible(self, ids: list[str]) -> None:
-        for id in ids:
-            if id not in self.progress.infeasible:
-                _tell(f"left out {id}: more labels than frames for CTC")
-            self.progress.infeasible[id] = self.progress.infeasible.get(id, 0) + 1
+    def _save_if_due(self) -> None:
+        minutes = self.options.save_every_minutes
+        if minutes is not None and time.monotonic() - self._saved >= 60 * minutes:
+            self._save()
 
-    def _log(self, epoch: float, measured: list[dict[str, float]], elapsed: float) -> None:
+    def _save(self, is_best: bool = False) -> Path:
+        self.progress.measured_seconds += self._lap()
+        path = saving.save(self, is_best)
+        self._saved = time.monotonic()
+        return path
+
+    def _log(self, epoch: float) -> None:
+        """Writes the means of the steps since it was last called."""
+        measured, seconds = self.progress.measured, self.progress.measured_seconds
         mean = {name: sum(m[name] for m in measured) / len(measured) for name in measured[0]}
-        throughput = mean.pop("seconds") * len(measured) / elapsed
-        self.writer.scalars(
-            self.progress.step,
+        throughput = mean.pop("seconds") * len(measured) / seconds
+        self.progress.measured, self.progress.measured_seconds = [], 0.0
+        self._write(
             {
                 "epoch": round(epoch, 4),
                 **{f"{name}_train": value for name, value in mean.items()},
                 "learning_rate_train": self.optimizer.param_groups[0]["lr"],
                 "audio_seconds_per_second_train": throughput,
-            },
+            }
         )
+
+    def _write(self, scalars: dict[str, float]) -> None:
+        self.progress.rows += 1
+        if self.writer is not None:
+            self.writer.scalars(self.progress.step, scalars)
+
+    def _close_writer(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
 
     def _validate(self) -> bool:
         """Evaluates on dev, logs, and says whether this is the best so far."""
-        progress = self.progress
+        progress, epoch = self.progress, self.progress.epoch + 1
         with nullcontext() if self.average is None else self.average.applied():
             evaluation = evaluate(
-                self.val_loader, self.model, self.decoder, self.text_encoder, self.criterion, "dev"
+                self.val_loader,
+                self.model,
+                self.decoder,
+                self.text_encoder,
+                self.criterion,
+                "dev",
+                self.world,
+                self.stopping.signal,
             )
-            log_samples(self)
+            # not when its time is up: a sitting that is too short for it would come to it again and again
+            self._stop_for(self.stopping.signal())
+            if self.writer is not None:
+                log_samples(self)
+        self._lap()
         errors = evaluation.errors
         if not errors.words.reference:
             raise ValueError("dev has no transcripts, and without them nothing can be selected")
         losses = {f"loss_{name}_val": part for name, part in evaluation.loss_parts.items()}
         scores = {"loss_val": evaluation.loss, "WER_val": errors.wer, "CER_val": errors.cer}
-        self.writer.scalars(progress.step, {"epoch": progress.epoch, **scores, **losses})
+        self._write({"epoch": epoch, **scores, **losses})
         is_best = (errors.wer, errors.cer) < (progress.best_wer, progress.best_cer)
         if is_best:
-            write_jsonl(self.run_dir / HYPOTHESES, evaluation.rows())
+            if self.world.is_first:
+                write_jsonl(self.run_dir / HYPOTHESES, evaluation.rows())
             progress.best_wer, progress.best_cer = errors.wer, errors.cer
-            progress.best_epoch, progress.evaluations_since_best = progress.epoch, 0
+            progress.best_epoch, progress.evaluations_since_best = epoch, 0
         else:
             progress.evaluations_since_best += 1
-        _tell(
-            f"epoch {progress.epoch:3d}  step {progress.step:6d}  loss_val {evaluation.loss:.3f}  "
+        self.world.tell(
+            f"epoch {epoch:3d}  step {progress.step:6d}  loss_val {evaluation.loss:.3f}  "
             f"WER_val {errors.wer:6.2f} %  CER_val {errors.cer:6.2f} %{'  best' if is_best else ''}"
         )
         return is_best
@@ -246,20 +285,8 @@ class Trainer:
         device, asked = self.model.device, self.options.precision
         if asked == "auto" and self.progress.precision:
             asked = self.progress.precision
-        self.progress.precision = choose_precision(asked, device)
+        self.progress.precision = self.world.first(lambda: choose_precision(asked, device))
         self.precision = Precision(self.progress.precision, device)
         if self.progress.loss_scale:
             self.precision.scaler.load_state_dict(self.progress.loss_scale)
-        _tell(f"computing in {self.progress.precision} on {device}")
-
-
-def _tell(line: str) -> None:
-    """Prints a line above the progress bar, at once also where the output is a pipe or a file."""
-    tqdm.write(line)
-    sys.stdout.flush()
-
-
-def _groups(batches: DataLoader, size: int) -> Iterator[list[dict]]:
-    iterator = iter(batches)
-    while group := list(islice(iterator, size)):
-        yield group
+        self.world.tell(f"computing in {self.progress.precision} on {device}")
