@@ -182,7 +182,19 @@ def test_improbable_labels_and_prefixes_are_dropped(limits, texts):
 def test_the_best_label_is_always_tried():
     log_probs = torch.tensor([[0.2, 0.4, 0.3, 0.1]]).log()
     found = nbest_of_one(BeamDecoder(CHARACTERS, token_min_logp=-0.1), log_probs)
-    assert [h.text for h in found] == ["a", ""]
+    assert [h.text for h in found] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("frames", "texts"),
+    [
+        ([[0.02, 0.9, 0.06, 0.02]], ["a", "b"]),  # no blank, so not ""
+        ([[0.1, 0.9, 0, 0], [0.02, 0.02, 0.96, 0]], ["ab", "b"]),  # neither a blank nor a again
+    ],
+)
+def test_blanks_and_repeats_below_the_limit_are_not_tried_either(frames, texts):
+    decoder = BeamDecoder(CHARACTERS, token_min_logp=-3.0)
+    assert [h.text for h in nbest_of_one(decoder, torch.tensor(frames).log())] == texts
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -192,11 +204,12 @@ def test_every_float_type_is_read(dtype):
 
 
 def test_the_nodes_grow_with_the_utterance():
-    log_probs = random_log_probs(400, 4, seed=3, sharpness=0.5)
-    decoder = BeamDecoder(CHARACTERS, beam_width=2)
-    first, second = nbest_of_one(decoder, log_probs), nbest_of_one(decoder, log_probs)
-    assert first == second
-    assert len(first) == 2
+    path = [1, 3, 2, BLANK, 2, 1, BLANK, 1] * 500  # far more labels than there are nodes at first
+    log_probs = peaked(path, 4)
+    greedy = decode_one(GreedyDecoder(CHARACTERS), log_probs)
+    beam = decode_one(BeamDecoder(CHARACTERS, beam_width=2), log_probs)
+    assert len(beam.tokens) > 2000
+    assert (beam.tokens, beam.frames) == (greedy.tokens, greedy.frames)
 
 
 def test_the_number_of_hypotheses_can_be_limited():

@@ -1,8 +1,10 @@
 """Beam and language model: the score is the sum of three terms, whatever the order of the work."""
 
 import gzip
+import itertools
 import math
 import sys
+import weakref
 
 import pytest
 import torch
@@ -24,7 +26,9 @@ from tests.test_beam import (
 )
 
 kenlm = pytest.importorskip("kenlm")
+beam = pytest.importorskip("asrlib.decoding.beam")
 ngram = pytest.importorskip("asrlib.decoding.ngram")
+vocabulary = pytest.importorskip("asrlib.decoding.vocabulary")
 
 ARPA = """\\data\\
 ngram 1=6
@@ -124,13 +128,76 @@ def test_what_was_asked_before_changes_nothing(arpa, monkeypatch):
     assert [nbest_of_one(decoder, output) for output in reversed(outputs)] == fresh[::-1]
 
 
-def test_the_table_grows_with_what_it_holds(arpa, monkeypatch):
-    outputs = [random_log_probs(20, 4, seed) for seed in range(3)]
-    expected = [nbest_of_one(BeamDecoder(CHARACTERS, lm_path=arpa), output) for output in outputs]
-    monkeypatch.setattr(ngram, "TABLE_SIZE", 2)
+def test_the_table_grows_and_keeps_what_it_holds(arpa, monkeypatch):
+    log_probs = random_log_probs(20, 4, seed=3)
     decoder = BeamDecoder(CHARACTERS, lm_path=arpa)
-    assert [nbest_of_one(decoder, output) for output in outputs] == expected
-    assert len(decoder.lm.table.keys) > 2
+    expected, size = nbest_of_one(decoder, log_probs), len(decoder.lm.table.answers)
+    decode_one(decoder, torch.full((100, 4), -math.inf))  # long, and nothing to ask
+    assert len(decoder.lm.table.answers) > size
+    monkeypatch.setattr(decoder.lm, "answer", lambda questions: pytest.fail("asked again"))
+    assert nbest_of_one(decoder, log_probs) == expected
+
+
+class Interrupted:
+    """A language model whose use is interrupted once, after ``calls`` calls."""
+
+    def __init__(self, model, calls):
+        self.model, self.calls = model, calls
+
+    def BaseScore(self, *arguments):  # noqa: N802
+        self.calls -= 1
+        if self.calls == -1:
+            raise KeyboardInterrupt
+        return self.model.BaseScore(*arguments)
+
+
+@pytest.mark.parametrize("frames", [1, 20])
+def test_an_interrupted_search_leaves_nothing_behind(arpa, monkeypatch, frames):
+    log_probs = random_log_probs(frames, 4, seed=1)
+    decoder, held = BeamDecoder(CHARACTERS, lm_path=arpa), []
+    expected, search = nbest_of_one(decoder, log_probs), beam.best_prefixes
+    decoder.lm.forget()
+    model = decoder.lm._model
+
+    def watched(log_probs, *others):
+        held.append(weakref.ref(log_probs))
+        return search(log_probs, *others)
+
+    monkeypatch.setattr(beam, "best_prefixes", watched)
+    for calls in itertools.count():  # what was answered before is not asked again
+        decoder.lm._model = Interrupted(model, calls)
+        try:
+            found = nbest_of_one(decoder, log_probs.clone())
+            break
+        except KeyboardInterrupt:
+            pass
+        assert held[-1]() is None
+    assert calls >= 3
+    assert found == expected
+
+
+LETTERS = st.text("abé", min_size=1, max_size=5)
+
+
+@given(st.sets(LETTERS, max_size=12), st.lists(LETTERS, max_size=5))
+def test_the_trie_spells_the_vocabulary_and_nothing_else(words, others):
+    words = sorted(words)
+    trie = vocabulary.vocabulary_trie(words).tolist()
+
+    def number(word):
+        prefix = 0
+        for letter in word.encode():
+            longer = range(trie[prefix][1], trie[prefix + 1][1])
+            found = [place for place in longer if trie[place][0] == letter]
+            if not found:
+                return None
+            (prefix,) = found
+        return trie[prefix][2]
+
+    assert [number(word) for word in words] == [*range(1, len(words) + 1)]
+    for other in {*others, ""} - {*words}:
+        begun = any(word.startswith(other) for word in words) or not other
+        assert number(other) == (vocabulary.UNKNOWN if begun else None)
 
 
 def test_compressed_models_say_the_same(arpa, tmp_path):
@@ -159,20 +226,22 @@ def test_words_are_found_however_the_file_spells_them(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_weights_mean_what_they_mean_to_pyctcdecode(arpa, seed):
+@pytest.mark.parametrize("token_min_logp", [-20.0, -1.5])
+def test_weights_and_limits_mean_what_they_mean_to_pyctcdecode(arpa, seed, token_min_logp):
     pyctcdecode = pytest.importorskip("pyctcdecode")
     weights = {"alpha": 0.7, "beta": 0.9, "unk_score_offset": -3.0}
     reference = pyctcdecode.build_ctcdecoder(
         CHARACTERS.pieces, str(arpa), unigrams=sorted(WORDS), **weights
     )
-    wide = {"beam_width": 2000, "beam_prune_logp": -1000.0, "token_min_logp": -20.0}
+    limits = {"beam_width": 2000, "beam_prune_logp": -1000.0, "token_min_logp": token_min_logp}
     logits = 2 * torch.randn(4, 4, generator=torch.Generator().manual_seed(seed))
     # Letters first and last: pyctcdecode joins texts that differ in outer and double spaces, and
     # takes nothing after a last space for an unknown word.
     logits[[0, -1], 0] = logits[[0, -1], 3] = -1000.0
     log_probs = logits.log_softmax(-1)
-    best = reference.decode_beams(log_probs.numpy(), **wide)[0]
-    ours = decode_one(BeamDecoder(CHARACTERS, lm_path=arpa, **weights, **EXACT), log_probs)
+    best = reference.decode_beams(log_probs.numpy(), **limits)[0]
+    limits["blank_skip_threshold"] = 1.0
+    ours = decode_one(BeamDecoder(CHARACTERS, lm_path=arpa, **weights, **limits), log_probs)
     assert (ours.text, ours.score) == (best[0], pytest.approx(best[-1], abs=1e-5))
 
 

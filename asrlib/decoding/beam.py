@@ -10,90 +10,19 @@ sum over paths is exact; ``prefix_search`` says how it is made.
 """
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from asrlib.decoding.greedy import Hypothesis
-from asrlib.decoding.ngram import LN_10, NGram, Table, new_table
-from asrlib.decoding.prefix_search import (
-    BLANK,
-    EMPTY,
-    ROOT,
-    WAITING,
-    advance,
-    finish,
-    trace,
-)
+from asrlib.decoding.ngram import LN_10, NGram, new_table
+from asrlib.decoding.prefix_layout import ANSWER, Found, Rules
+from asrlib.decoding.prefix_search import EMPTY, best_prefixes
+from asrlib.decoding.vocabulary import vocabulary_trie
 from asrlib.text import CTCTextEncoder
 
 WORD_STARTS = (" ", "▁")  # a piece that begins so ends the word before it
-
-NODE = np.dtype(
-    [
-        ("parent", np.int32),
-        ("token", np.int32),
-        ("child", np.int32),  # the youngest; the others follow by sibling
-        ("sibling", np.int32),
-        ("beam", np.int32),  # index in the beam
-        ("letters", np.int32),  # bytes of the word being written
-        ("low", np.int32),  # words [low, high) of the vocabulary begin with them
-        ("high", np.int32),
-        ("state", np.int32),  # of the language model, before this word
-        ("after", np.int32),  # and after it, should it end here
-        ("word", np.int32),  # its number, should it end here
-        ("lm", np.float64),  # score of the finished words
-        ("close", np.float64),  # score of the word, should it end here; NaN: not known yet
-        ("sure", np.float64),  # of that, what does not depend on the language model
-    ],
-    align=True,
-)
-BEAM = np.dtype(
-    [
-        ("node", np.int32),
-        ("fresh", np.bool_),  # best_label emits its last token in this very frame
-        ("blank_emission", np.int32),  # of the last token on the best path that ends in a blank
-        ("label_emission", np.int32),  # in its last label; if fresh, of the token before
-        ("blank", np.float64),  # ln p of all paths that end in a blank
-        ("label", np.float64),
-        ("best_blank", np.float64),  # ln p of the best one
-        ("best_label", np.float64),
-        ("total", np.float64),  # with the language model's score
-    ],
-    align=True,
-)
-EMISSION = np.dtype([("previous", np.int32), ("frame", np.int32)])
-
-
-class Rules(NamedTuple):
-    """What holds for every utterance; scores are natural logarithms."""
-
-    ends_word: np.ndarray  # bool [V]: the label ends the word before it
-    letters: np.ndarray  # uint8: the bytes that the labels add to a word
-    starts: np.ndarray  # int64 [V + 1]: where each label's begin
-    words: np.ndarray  # uint8: the bytes of the vocabulary's words, sorted
-    word_starts: np.ndarray  # int64 [words + 1]
-    width: int
-    skip_above: float
-    token_min: float
-    prune: float
-    alpha: float
-    beta: float
-    unknown: float  # added for a word outside the vocabulary
-
-
-class Search(NamedTuple):
-    """How far the search of one utterance has come."""
-
-    nodes: np.ndarray  # NODE: the trie of prefixes
-    beams: np.ndarray  # BEAM [width], best first
-    candidates: np.ndarray  # BEAM: the prefixes that stay, in the order of beams, then new ones
-    emissions: np.ndarray  # EMISSION: the trie of token times
-    waiting: np.ndarray  # int64 [width]: keys that the table must hold before the search goes on
-    counts: np.ndarray  # int64 [4]
 
 
 class BeamDecoder:
@@ -172,34 +101,35 @@ class BeamDecoder:
         _require(log_probs.shape[-1] == labels, f"{log_probs.shape[-1]} labels, expected {labels}")
         rules = self._weighted_rules()
         rows = zip(log_probs.detach().cpu().double().numpy(), lengths.tolist(), strict=True)
+        n = self.beam_width if n is None else min(n, self.beam_width)
         return [self._decode(np.ascontiguousarray(row[:length]), rules, n) for row, length in rows]
 
-    def _decode(self, log_probs: np.ndarray, rules: Rules, n: int | None) -> list[Hypothesis]:
+    def _decode(self, log_probs: np.ndarray, rules: Rules, n: int) -> list[Hypothesis]:
         """Hypotheses of one utterance's float64 [T', V]."""
         _require(not np.isnan(log_probs).any(), "log_probs hold NaN: is the checkpoint sound?")
+        frames = len(log_probs)
         if self.lm:
-            self.lm.forget_if_large()
-        search, frame = new_search(log_probs, rules), 0
-        while (frame := advance(log_probs, frame, rules, self._table, search)) < len(log_probs):
-            if search.counts[WAITING]:
-                self._answer(search)
-            else:  # for want of nodes
-                more = np.empty(len(search.nodes), NODE)
-                search = search._replace(nodes=np.concatenate([search.nodes, more]))
-        while not len(order := finish(rules, self._table, search)):
-            self._answer(search)
-        return [self._hypothesis(search.beams[i], search) for i in order[:n]]
+            self.lm.make_room(rules.width * (frames + 1))  # each frame asks once, and the end
+        found = Found(np.empty(n), np.empty(n, np.int64), np.empty((n, 2, frames), np.int64))
+        questions = np.empty(rules.width, ANSWER)
+        search = best_prefixes(
+            log_probs, rules, self.lm.table if self.lm else _NO_ANSWERS, questions, found
+        )
+        try:
+            for missing in search:
+                self.lm.answer(questions[:missing])
+        finally:
+            for _ in search:  # only at its end does numba free what it holds
+                pass
+        return [
+            self._hypothesis(score, path[:, :size])
+            for score, size, path in zip(*found, strict=True)
+            if size != EMPTY
+        ]
 
-    def _answer(self, search: Search) -> None:
-        self.lm.answer(search.waiting[: search.counts[WAITING]])
-
-    def _hypothesis(self, beam: np.void, search: Search) -> Hypothesis:
-        tokens, frames = (array.tolist() for array in trace(beam, search))
-        return Hypothesis(self.text_encoder.decode(tokens), float(beam["total"]), tokens, frames)
-
-    @property
-    def _table(self) -> Table:
-        return self.lm.table if self.lm else _NO_ANSWERS
+    def _hypothesis(self, score: float, path: np.ndarray) -> Hypothesis:
+        tokens, frames = path.tolist()
+        return Hypothesis(self.text_encoder.decode(tokens), float(score), tokens, frames)
 
     def _rules_without_weights(self) -> Rules:
         """The options as the search reads them; without a language model no label ends a word."""
@@ -207,10 +137,9 @@ class BeamDecoder:
         written = [piece.removeprefix(_mark(piece)).encode() for piece in pieces]
         return Rules(
             ends_word=np.array([bool(_mark(piece)) for piece in pieces]),
-            letters=_bytes(written),
-            starts=_offsets(written),
-            words=self.lm.words if self.lm else _bytes([]),
-            word_starts=self.lm.word_starts if self.lm else _offsets([]),
+            letters=np.frombuffer(b"".join(written), np.uint8).copy(),
+            starts=np.cumsum([0, *map(len, written)]),
+            vocabulary=self.lm.vocabulary if self.lm else vocabulary_trie([]),
             width=self.beam_width,
             skip_above=math.log(self.blank_skip_threshold),
             token_min=float(self.token_min_logp),
@@ -228,40 +157,12 @@ class BeamDecoder:
         )
 
 
-_NO_ANSWERS = new_table(1)
-
-
-def new_search(log_probs: np.ndarray, rules: Rules) -> Search:
-    """The search of [T', V] before its first frame: the empty prefix alone, with probability 1."""
-    (frames, labels), width = log_probs.shape, rules.width
-    size = width * labels  # candidates of one frame; memory that is not written costs nothing
-    search = Search(
-        nodes=np.empty(size + 1, NODE),
-        beams=np.empty(width, BEAM),
-        candidates=np.empty(size, BEAM),
-        emissions=np.empty(frames * width, EMISSION),
-        waiting=np.empty(width, np.int64),
-        counts=np.zeros(4, np.int64),
-    )
-    words = len(rules.word_starts) - 1
-    # parent, token, child, sibling, beam, letters, low, high, state, after, word, lm, close, sure
-    search.nodes[ROOT] = (EMPTY, BLANK, EMPTY, EMPTY, 0, 0, 0, words, 0, 0, 0, 0.0, np.nan, 0.0)
-    search.beams[0] = (ROOT, False, EMPTY, EMPTY, 0.0, -np.inf, 0.0, -np.inf, 0.0)
-    search.counts[:2] = 1  # of beams and nodes
-    return search
+_NO_ANSWERS = new_table(0)
 
 
 def _mark(piece: str) -> str:
     """The word start at the beginning of ``piece``, if there is one."""
     return next((mark for mark in WORD_STARTS if piece.startswith(mark)), "")
-
-
-def _bytes(texts: Sequence[bytes]) -> np.ndarray:
-    return np.frombuffer(b"".join(texts), np.uint8).copy()
-
-
-def _offsets(texts: Sequence[bytes]) -> np.ndarray:
-    return np.cumsum([0, *map(len, texts)], dtype=np.int64)
 
 
 def _require(condition: bool, message: str) -> None:

@@ -10,32 +10,26 @@ from collections.abc import Iterator
 from itertools import takewhile
 from math import log
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from asrlib.decoding.prefix_layout import ANSWER, Table
 from asrlib.decoding.prefix_search import EMPTY, insert
+from asrlib.decoding.vocabulary import vocabulary_trie
 from asrlib.language_model import prepared
 
 LN_10 = log(10)  # KenLM's logarithms are decimal
 FORGET_AT = 2**18  # answers kept from one utterance to the next: some 50 MB
-TABLE_SIZE = 2**12  # places at first
 MARKS = {b"<unk>", b"<UNK>", b"<s>", b"</s>"}
 
 
-class Table(NamedTuple):
-    """Open-addressed hash table: (state, word) → ln p(word | state) and the state after it."""
-
-    keys: np.ndarray  # int64 [power of two]: state · 2^32 + word; EMPTY where free
-    scores: np.ndarray  # float64
-    states: np.ndarray  # int32
-    ends: np.ndarray  # float64 [states]: ln p(</s> | state)
-
-
-def new_table(size: int) -> Table:
-    """An empty table of ``size`` (a power of two) places, half of them for use."""
-    keys, scores = np.full(size, EMPTY, np.int64), np.empty(size)
-    return Table(keys, scores, np.empty(size, np.int32), np.zeros(size // 2 + 1))
+def new_table(answers: int) -> Table:
+    """An empty table with room for so many ``answers``, which fill half of it at most."""
+    size = 2 ** (2 * answers).bit_length()
+    places = np.empty(size, ANSWER)
+    places["key"] = EMPTY
+    return Table(places, np.zeros(size // 2 + 1))
 
 
 class NGram:
@@ -45,8 +39,7 @@ class NGram:
         path: an ARPA file, plain or ``.gz``, or a binary of KenLM's ``build_binary``.
 
     Attributes:
-        words: uint8, the bytes (UTF-8) of all words of the vocabulary, sorted.
-        word_starts: int64 [words + 1], where each begins.
+        vocabulary: PREFIX, the trie of all its words.
         table: what KenLM has been asked so far.
 
     Raises:
@@ -61,51 +54,51 @@ class NGram:
 
         self._new_state = State
         self._names = ["<unk>", *words]
-        vocabulary = [word.encode() for word in words]
-        self.words = np.frombuffer(b"".join(vocabulary), np.uint8).copy()
-        self.word_starts = np.cumsum([0, *map(len, vocabulary)])
+        self.vocabulary = vocabulary_trie(words)
         self.forget()
 
     def forget(self) -> None:
         """Starts with an empty table; the numbers of states change."""
-        self.table, self._size = new_table(TABLE_SIZE), 0
+        self.table, self._size = new_table(0), 0
         self._numbers, self._states = {}, []
         start = self._new_state()
         self._model.BeginSentenceWrite(start)
         self._number(start)
 
-    def forget_if_large(self) -> None:
+    def make_room(self, answers: int) -> None:
+        """Lets the table take that many more; it is emptied first if it holds very many."""
         if self._size > FORGET_AT:
             self.forget()
+        old, needed = self.table, self._size + answers
+        if 2 * needed > len(old.answers):
+            self.table = new_table(needed)
+            insert(self.table, old.answers[old.answers["key"] != EMPTY])
+            self.table.ends[: len(old.ends)] = old.ends
 
-    def answer(self, keys: np.ndarray) -> None:
-        """Puts the answers for ``keys`` of the table, int64 [n], into it."""
-        keys = [*dict.fromkeys(keys.tolist())]
-        self._size += len(keys)
-        while 2 * self._size > len(self.table.keys):
-            self._grow()
-        scores, numbers = [], []
-        for key in keys:
-            before, word, after = self._states[key >> 32], key & 0xFFFFFFFF, self._new_state()
-            scores.append(self._model.BaseScore(before, self._names[word], after))
-            numbers.append(self._number(after))
-        insert(self.table, np.array(keys), LN_10 * np.array(scores), np.array(numbers, np.int32))
+    def answer(self, questions: np.ndarray) -> None:
+        """Puts what KenLM says into ``questions``, ANSWER [n]; the table must have room for it."""
+        known, scores, states = {}, [], []
+        for key in questions["key"].tolist():
+            if key not in known:
+                before, word, after = self._states[key >> 32], key & 0xFFFFFFFF, self._new_state()
+                score = LN_10 * self._model.BaseScore(before, self._names[word], after)
+                self._size += 1
+                known[key] = score, self._number(after)
+            score, state = known[key]
+            scores.append(score)
+            states.append(state)
+        questions["score"], questions["state"] = scores, states
 
     def _number(self, state) -> int:
         """The number of KenLM's ``state``, which is a new one if it was never seen."""
-        number = self._numbers.setdefault(state, len(self._states))
-        if number == len(self._states):
-            self._states.append(state)
+        number = self._numbers.get(state)
+        if number is None:
+            number = len(self._states)
+            self._states.append(state)  # before it can be found, should this be interrupted
             end = self._model.BaseScore(state, "</s>", self._new_state())
             self.table.ends[number] = LN_10 * end
+            self._numbers[state] = number
         return number
-
-    def _grow(self) -> None:
-        old, table = self.table, new_table(2 * len(self.table.keys))
-        used = old.keys != EMPTY
-        insert(table, old.keys[used], old.scores[used], old.states[used])
-        table.ends[: len(old.ends)] = old.ends
-        self.table = table
 
 
 def open_model(path: str | Path) -> tuple[Any, list[str]]:
