@@ -73,7 +73,7 @@ language-models: an4-data build/kenlm/bin/lmplz $(VENV) ## estimate those of AN4
 bench-decode: an4-data $(VENV) ## time the decoders on AN4: make bench-decode DATA=DIR LM=FILE
 	@[ -f "$(LM)" ] || { echo "Which language model? make bench-decode DATA=$(DATA) LM=FILE" >&2; exit 1; }
 	@$(PIP) install --no-deps flashlight-text==0.0.7 || echo "flashlight-text does not install here: left out" >&2
-	$(RUN) -m bench.decode inferencer.from_pretrained=outputs/an4-deepspeech2 datasets=an4 \
+	$(RUN) -m bench.decode inferencer.from_pretrained=outputs/an4-conformer datasets=an4 \
 	    "datasets.root=$(DATA)" inferencer.part=val decoder=beam_lm "decoder.lm_path=$(LM)" \
 	    +out=report/results/bench-decode.json
 
