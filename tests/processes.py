@@ -121,6 +121,8 @@ def _calls_file(output: Path) -> Path:
 
 def _run(overrides, environment, output, strike) -> None:
     os.setsid()
+    # for the loader, as in train.py: else it starts a server of its own, which survives a kill
+    multiprocessing.set_start_method("fork", force=True)
     os.environ.update(environment)
     with output.open("a") as file:
         os.dup2(file.fileno(), 1)

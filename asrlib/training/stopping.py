@@ -7,7 +7,7 @@ import threading
 import time
 
 STATUS = 75  # of train.py when it stopped early: EX_TEMPFAIL of sysexits.h, "try again later"
-REPEATED = 1.0  # seconds: a signal that comes again sooner is the same one, passed on by torchrun
+REPEATED = 5.0  # seconds: what comes again sooner is the same signal, passed on by torchrun
 
 
 class StopRequested(Exception):  # noqa: N818
