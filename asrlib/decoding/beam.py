@@ -33,8 +33,8 @@ class BeamDecoder:
         beam_width: prefixes kept from frame to frame.
         blank_skip_threshold: probability of the blank above which a frame is read as a blank; 1 reads
             all frames.
-        token_min_logp: labels below this natural log probability extend nothing in a frame, except
-            the best of all; -inf tries all.
+        token_min_logp: labels below this natural log probability, the blank among them, are not
+            tried in a frame, except the best of all; -inf tries all.
         beam_prune_logp: prefixes that score worse than the best by more than this are dropped.
         lm_path: language model (ARPA, plain or .gz, or KenLM binary); none if not given.
         alpha: weight of the language model. It and the next two matter with ``lm_path`` only, and

@@ -55,10 +55,10 @@ def not_finite(bench: Bench) -> dict:
 
 
 def without_memory(most: int) -> Callable:
-    """Has memory for so many values of a spectrogram."""
+    """In training has memory for so many values of a spectrogram."""
 
-    def check(_, inputs):
-        if inputs[0].numel() > most:
+    def check(encoder, inputs):
+        if encoder.training and inputs[0].numel() > most:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     return check
@@ -66,8 +66,13 @@ def without_memory(most: int) -> Callable:
 
 def memory(bench: Bench) -> dict:
     sizes = []
+
+    def note(encoder, inputs):
+        if encoder.training:
+            sizes.append(inputs[0].numel())
+
     probe = bench.trainer(bench.folder("probe"), "trainer.epochs=1")
-    probe.model.encoder.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].numel()))
+    probe.model.encoder.register_forward_pre_hook(note)
     probe.train()
     most = sorted(sizes)[-2]
 
