@@ -11,7 +11,7 @@ from asrlib.build import build_named
 from asrlib.model import LogMel
 from asrlib.model.masking import length_mask
 from asrlib.tracking.local import read_metrics
-from asrlib.training import build_trainer, train
+from asrlib.training import build_trainer, step, train
 from tests.corpus import configure
 
 # What may differ, relative to the CPU, but for FEATURES: about ten times what fewer bits come to on a
@@ -87,7 +87,7 @@ def _first_step(root: Path, model: str, size: str, device: str, precision: str) 
         trainer._set_precision()
         trainer.model.train()
         batches = [next(iter(trainer.train_loader))]
-        while (found := trainer._step(0, batches)) is None:  # float16 looks for its scale
+        while (found := step.take(trainer, batches)) is None:  # float16 looks for its scale
             pass
         trainer.writer.close()
     return found

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from asrlib.build import build
 from asrlib.data import SAMPLE_RATE
 from asrlib.model.table import LABELS, N_MELS, cost
-from asrlib.training import Trainer, build_trainer
+from asrlib.training import Trainer, build_trainer, step
 from asrlib.training.precision import DTYPES
 from tests.corpus import configure
 
@@ -154,11 +154,11 @@ class Throughput:
     def _steps(self, trainer: Trainer, batches: Iterator[dict]) -> dict:
         """The rate of steps, after three that are not counted."""
         for batch in islice(batches, 3):
-            trainer._step(0, [batch])
+            step.take(trainer, [batch])
         synchronize(self.device)
         before, started = trainer.progress.audio_seconds, time.monotonic()
         while time.monotonic() < started + self.measured_seconds:
-            trainer._step(0, [next(batches)])
+            step.take(trainer, [next(batches)])
         synchronize(self.device)
         elapsed = time.monotonic() - started
         return _rate(trainer.progress.audio_seconds - before, elapsed)
