@@ -102,7 +102,7 @@ class Throughput:
         while True:
             try:
                 return self._train(self.batches(seconds), model, size, precision, *more)
-            except torch.cuda.OutOfMemoryError:
+            except MemoryError:
                 if seconds / 2 < SMALLEST_BATCH:
                     raise
             torch.cuda.empty_cache()  # outside the handler, which holds on to what failed
@@ -124,6 +124,7 @@ class Throughput:
             f"trainer.device={self.device}",
             f"trainer.batch_seconds={seconds}",
             f"trainer.num_workers={self.workers}",
+            "trainer.max_bad_steps=1",  # a batch that does not fit ends it, instead of being left out
             "optimizer.lr=1e-6",  # what is learned does not matter, and must not diverge
         ]
         return build_trainer(configure("train", *common, *more))

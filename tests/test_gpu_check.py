@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import gpu_agreement, gpu_check
+from asrlib.training import build_trainer
+from bench import gpu_agreement, gpu_check, gpu_throughput
 from bench.gpu_throughput import Throughput
 from tests.test_report import FIELDS, MEASURED
 
@@ -143,7 +144,7 @@ def test_a_batch_that_does_not_fit_is_halved(monkeypatch):
     def train(seconds):
         tried.append(seconds)
         if seconds > 30:
-            raise torch.cuda.OutOfMemoryError
+            raise MemoryError
         return {}
 
     monkeypatch.setattr(throughput, "batches", lambda seconds: seconds)
@@ -151,8 +152,30 @@ def test_a_batch_that_does_not_fit_is_halved(monkeypatch):
     throughput.train("conformer", "s", "fp32")
     assert tried == [100, 50, 25]
     monkeypatch.setattr(throughput, "_train", lambda seconds, *_: train(1000))
-    with pytest.raises(torch.cuda.OutOfMemoryError):
+    with pytest.raises(MemoryError):
         throughput.train("conformer", "s", "fp32")
+
+
+def test_a_trainer_that_runs_out_of_memory_makes_smaller_batches(few, monkeypatch):
+    throughput, tried = Throughput(CPU, few, 40, 0, 0.01), []
+    throughput.products["fp32"] = 1.0
+
+    def build(config):
+        trainer, seconds = build_trainer(config), config.trainer.batch_seconds
+
+        def check(encoder, inputs):
+            if seconds not in tried:
+                tried.append(seconds)
+            if seconds > 10:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+        trainer.model.encoder.register_forward_pre_hook(check)
+        return trainer
+
+    monkeypatch.setattr(gpu_throughput, "build_trainer", build)
+    row = throughput.train("conformer", "xxs", "fp32")
+    assert tried == [40, 20, 10]
+    assert row["batch_seconds"] == 10
 
 
 @pytest.mark.slow
