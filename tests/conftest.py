@@ -6,7 +6,7 @@ import pytest
 import soundfile
 import torch
 
-from tests.corpus import write_custom_dir
+from tests.corpus import write_parts
 from tests.signals import hiss, tone
 
 WORDS = ["one two", "don't stop", "a cat sat on the mat", "three", "go", "yes and no", "see", "ten"]
@@ -48,10 +48,7 @@ def speech_dir():
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
     """train, dev and test for ``tests.corpus.tiny_overrides``; who changes a file makes a copy."""
-    root = tmp_path_factory.mktemp("corpus")
-    for part in ("train", "dev", "test"):
-        write_custom_dir(root / part, count=6, seed=part)
-    return root
+    return write_parts(tmp_path_factory.mktemp("corpus"), train=6, dev=6, test=6)
 
 
 @pytest.fixture

@@ -42,6 +42,13 @@ def write_custom_dir(folder: Path, count: int, seed: str, longest: int = 4) -> N
         (folder / "transcriptions" / f"{id}.txt").write_text(text)
 
 
+def write_parts(root: Path, **counts: int) -> Path:
+    """``root`` with a ``write_custom_dir`` for each part: train=8, dev=4."""
+    for part, count in counts.items():
+        write_custom_dir(root / part, count, seed=part)
+    return root
+
+
 def made_by_hand(dropout: float = 0.0) -> BPETextEncoder:
     """Characters, and the merges that lead to "▁the" and "ing"."""
     id_of = {character: i for i, character in enumerate(ALPHABET, start=1)}

@@ -18,7 +18,7 @@ from asrlib.decoding import LongForm
 from asrlib.randomness import generator
 from asrlib.text import ALPHABET, BLANK, BPETextEncoder, CTCTextEncoder, from_dict, learn, normalize
 from asrlib.training import Inferencer, build_trainer
-from tests.corpus import configure, made_by_hand, tiny_overrides, write_custom_dir
+from tests.corpus import configure, made_by_hand, tiny_overrides, write_parts
 
 ROOT = Path(__file__).parents[1]
 normalized = st.text(ALPHABET, max_size=30).map(normalize)
@@ -37,10 +37,7 @@ def learned(transcripts):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    root = tmp_path_factory.mktemp("corpus")
-    for part, count in (("train", 20), ("dev", 4), ("test", 4)):
-        write_custom_dir(root / part, count, seed=part)
-    return root
+    return write_parts(tmp_path_factory.mktemp("corpus"), train=20, dev=4, test=4)
 
 
 def tiny_config(corpus, run_dir, *overrides):

@@ -15,7 +15,7 @@ from asrlib import checkpoint
 from asrlib.tracking.errors import HYPOTHESES
 from asrlib.training import build_trainer, train
 from asrlib.training.stopping import STATUS
-from tests.corpus import configure, tiny_overrides, write_custom_dir
+from tests.corpus import configure, tiny_overrides, write_parts
 from tests.processes import Strike, Training, free_port
 
 TIMED = "audio_seconds_per_second_train"
@@ -24,9 +24,7 @@ TIMED = "audio_seconds_per_second_train"
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     """Batches of unequal size and odd number, a recording that is cut short, a text that is too long."""
-    root = tmp_path_factory.mktemp("corpus")
-    write_custom_dir(root / "train", count=9, seed="train")
-    write_custom_dir(root / "dev", count=7, seed="dev")
+    root = write_parts(tmp_path_factory.mktemp("corpus"), train=9, dev=7)
     recording, *_, other = sorted((root / "train/audio").iterdir())
     os.truncate(recording, recording.stat().st_size // 2)
     (root / f"train/transcriptions/{other.stem}.txt").write_text("a" * 400)

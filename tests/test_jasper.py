@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from asrlib.model import Jasper, QuartzNet
-from asrlib.model.jasper import JASPER_SIZES, QUARTZNET_SIZES, DepthwiseConv1d, MaskedConv1d
+from asrlib.model.depthwise import DepthwiseConv1d
+from asrlib.model.jasper import JASPER_SIZES, QUARTZNET_SIZES, MaskedConv1d
 
 N_MELS, V = 20, 29
 TINY = {

@@ -18,7 +18,7 @@ from asrlib.language_model import prepare, prepared, rewrite
 from asrlib.language_model.__main__ import main
 from asrlib.language_model.texts import dev_sentences, file_sentences, training_sentences
 from asrlib.text import normalize
-from tests.corpus import write_custom_dir
+from tests.corpus import write_parts
 
 COMMITTED = sorted(Path(asrlib.__file__).parents[1].glob("language_models/*.arpa.gz"))
 
@@ -401,9 +401,7 @@ def test_they_were_estimated_from_training_texts_alone(speech_dir):
 
 @pytest.fixture
 def corpus(tmp_path):
-    for part in ("train", "dev", "test"):
-        write_custom_dir(tmp_path / "an4" / part, 3, part)
-    return tmp_path / "an4"
+    return write_parts(tmp_path / "an4", train=3, dev=3, test=3)
 
 
 def texts_in(folder):

@@ -17,7 +17,7 @@ from asrlib.files import finish_what_was_killed, folder_written_atomically
 from asrlib.randomness import generator
 from asrlib.training import build_trainer, saving, train
 from asrlib.training.stopping import STATUS, Stopping
-from tests.corpus import configure, write_custom_dir
+from tests.corpus import configure, write_parts
 from tests.processes import Strike, Training
 from tests.survival import (
     assert_same_run,
@@ -34,10 +34,7 @@ from tests.survival import (
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    root = tmp_path_factory.mktemp("corpus")
-    for part in ("train", "dev"):
-        write_custom_dir(root / part, count=10, seed=part)
-    return root
+    return write_parts(tmp_path_factory.mktemp("corpus"), train=10, dev=10)
 
 
 def config(corpus, run_dir, *others):

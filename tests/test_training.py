@@ -13,7 +13,7 @@ from asrlib.training import Inferencer, build_trainer, saving, train
 from asrlib.training.optimizer import adamw
 from asrlib.training.schedule import Noam, OneCycle, WarmupCosine
 from asrlib.training.step import take
-from tests.corpus import configure, tiny_overrides, write_custom_dir
+from tests.corpus import configure, tiny_overrides, write_parts
 
 RUNS = ("whole", "halves")
 
@@ -168,8 +168,7 @@ def test_the_views_of_a_batch_differ_by_their_masks_alone(corpus, tmp_path):
 
 
 def test_utterances_without_a_ctc_path_are_named_and_counted(corpus, tmp_path):
-    for part in ("train", "dev", "test"):
-        write_custom_dir(tmp_path / "data" / part, count=4, seed=part)
+    write_parts(tmp_path / "data", train=4, dev=4, test=4)
     text = tmp_path / "data/train/transcriptions"
     victim = sorted(text.iterdir())[1]
     victim.write_text("a" * 400)
@@ -178,8 +177,7 @@ def test_utterances_without_a_ctc_path_are_named_and_counted(corpus, tmp_path):
 
 
 def test_audio_that_breaks_during_training_is_named_and_the_rest_goes_on(tmp_path):
-    for part in ("train", "dev", "test"):
-        write_custom_dir(tmp_path / "data" / part, count=4, seed=part)
+    write_parts(tmp_path / "data", train=4, dev=4, test=4)
     trainer = build_trainer(tiny_config(tmp_path / "data", tmp_path / "run"))
     broken = sorted((tmp_path / "data/train/audio").iterdir())[0]
     broken.write_bytes(b"not audio any more")

@@ -11,15 +11,12 @@ from asrlib import checkpoint
 from asrlib.training import build_trainer, train, watch
 from asrlib.training.step import take
 from asrlib.training.trial import try_worst_batches
-from tests.corpus import configure, tiny_overrides, write_custom_dir
+from tests.corpus import configure, tiny_overrides, write_parts
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    root = tmp_path_factory.mktemp("corpus")
-    for part in ("train", "dev"):
-        write_custom_dir(root / part, count=8, seed=part)
-    return root
+    return write_parts(tmp_path_factory.mktemp("corpus"), train=8, dev=8)
 
 
 def config(corpus, run_dir, *others):

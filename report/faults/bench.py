@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from asrlib.training import Trainer, build_trainer, train
-from tests.corpus import configure, write_custom_dir
+from tests.corpus import configure, write_parts
 from tests.survival import assert_same_run, overrides
 
 
@@ -18,8 +18,7 @@ class Bench:
 
     def __init__(self, root: Path):
         self.root, self.corpus = root, root / "corpus"
-        for part in ("train", "dev"):
-            write_custom_dir(self.corpus / part, count=10, seed=part)
+        write_parts(self.corpus, train=10, dev=10)
         self.whole = self.folder("whole")
         train(self.config(self.whole))
 
