@@ -18,6 +18,7 @@ from asrlib.files import write_atomically
 from asrlib.model import AcousticModel
 from asrlib.randomness import torch_seed
 from asrlib.training import saving
+from asrlib.training.allocation import keep_freed_memory
 from asrlib.training.changes import describe
 from asrlib.training.compilation import compile_encoder
 from asrlib.training.distributed import ALONE, World, joined
@@ -133,6 +134,8 @@ def train(config: DictConfig) -> Progress:
     Where torchrun started several processes, they train one model together, and return the same.
     """
     with joined(choose_device(config.trainer.device)) as (world, device):
+        if device.type == "cpu":
+            keep_freed_memory()
         trainer = build_trainer(config, world, device)
         train_data, val_data = trainer.train_loader.dataset, trainer.val_loader.dataset
         together = f", {world.size} processes" if world.size > 1 else ""
