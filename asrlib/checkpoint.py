@@ -154,22 +154,28 @@ def find_checkpoint(path: Path | str) -> Path:
 
 
 def load_acoustic_model(
-    path: Path | str, device: str | torch.device = "cpu"
+    path: Path | str, device: str | torch.device = "cpu", raw: bool = False
 ) -> tuple[AcousticModel, text.CTCTextEncoder, DictConfig]:
     """The model of a checkpoint in evaluation mode, its text encoder and its configuration.
 
     Args:
         path: a checkpoint's folder, or a run's, of which the best checkpoint is taken.
+        raw: the weights that were in training, instead of their running average.
 
     Raises:
-        FileNotFoundError: neither is there.
+        FileNotFoundError: neither is there, or it has no raw weights.
     """
     path = find_checkpoint(path)
+    if raw and not (path / "raw.safetensors").exists():
+        raise FileNotFoundError(
+            f"{path} has no raw weights beside the evaluated ones: a run with trainer.average keeps them "
+            "in checkpoints/step-…"
+        )
     config = OmegaConf.load(path / "config.yaml")
     text_encoder = read_text_encoder(path)
     features = build_features(config)
     encoder = build_encoder(config, features, text_encoder)
-    encoder.load_state_dict(read_weights(path))
+    encoder.load_state_dict(read_weights(path, raw))
     return AcousticModel(features, encoder).to(device).eval(), text_encoder, config
 
 

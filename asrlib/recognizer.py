@@ -54,18 +54,23 @@ class Recognizer:
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path, device: str = "auto", decoder: Mapping | None = None
+        cls,
+        path: str | Path,
+        device: str = "auto",
+        decoder: Mapping | None = None,
+        raw: bool = False,
     ) -> Recognizer:
         """The recogniser in a checkpoint's folder, or the best one in a run's.
 
         Args:
             decoder: a section of the configuration, such as {"name": "tuned"} for what
                 ``asrlib.decoding.tune`` found best; greedy if not given.
+            raw: take the weights that were in training, instead of their running average.
 
         Raises:
-            FileNotFoundError: no checkpoint there, or none that was tuned.
+            FileNotFoundError: no checkpoint there, none that was tuned, or no raw weights.
         """
-        model, text_encoder, _ = load_acoustic_model(path, choose_device(device))
+        model, text_encoder, _ = load_acoustic_model(path, choose_device(device), raw)
         decoder = decoder and chosen_decoder(decoder, find_checkpoint(path))
         return cls(model, text_encoder, decoder and build_decoder(decoder, text_encoder))
 

@@ -11,6 +11,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import get_type_hints
 
+from omegaconf import OmegaConf
+
+from asrlib.checkpoint import read_state
 from asrlib.files import write_atomically
 from asrlib.metrics import ErrorRate, wer_interval
 
@@ -61,6 +64,32 @@ def scores(errors: ErrorRate) -> dict:
     except ValueError:  # a single speaker
         interval = None
     return errors.as_dict() | {"wer_interval": interval}
+
+
+def result_of(
+    checkpoint: Path, errors: ErrorRate, name: str | None = None, **facts: str | int
+) -> Result:
+    """The row of a trained model: what its checkpoint knows, and what was found.
+
+    Args:
+        checkpoint: folder of the checkpoint that was tested.
+        name: of the row; that of the training if not given.
+        facts: ``test_data``, ``decoder``, ``parameters``, ``device``, and ``command``, that of the test.
+    """
+    config, state = OmegaConf.load(checkpoint / "config.yaml"), read_state(checkpoint)
+    facts["command"] = f"{state['command']} && {facts['command']}"
+    return Result(
+        system="asrlib",
+        name=name or config.name,
+        commit=current_commit(),
+        train_data=config.datasets.name,
+        train_hours=round(state["train_seconds"] / 3600, 4),
+        audio_hours_seen=round(state["audio_seconds"] / 3600, 4),
+        seed=config.seed,
+        date=now(),
+        **facts,
+        **scores(errors),
+    )
 
 
 def now() -> str:

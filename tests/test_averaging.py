@@ -107,6 +107,11 @@ def test_the_average_is_evaluated_and_exported_and_training_does_not_see_it(corp
     assert again.loss == logged[-1]["loss_val"]
     assert again.errors.wer == logged[-1]["WER_val"]
 
+    model, *_ = checkpoint.load_acoustic_model(newest, raw=True)
+    assert_equal_tensors(model.encoder.state_dict(), raw)
+    with pytest.raises(FileNotFoundError, match=r"step-"):
+        checkpoint.load_acoustic_model(tmp_path / "on", raw=True)
+
 
 @pytest.mark.parametrize(("before", "after"), [("null", "0.9"), ("0.9", "null")])
 def test_an_average_can_begin_or_end_within_a_run(corpus, tmp_path, before, after):

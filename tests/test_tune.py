@@ -22,6 +22,7 @@ from asrlib.decoding.longform import WINDOW_SECONDS
 from asrlib.decoding.tune import halves_by_speaker, tune
 from asrlib.metrics import ErrorRate
 from asrlib.model import AcousticModel
+from asrlib.result import load_results
 from asrlib.text import CTCTextEncoder
 from asrlib.training import Inferencer
 from tests.corpus import LETTER_SECONDS, configure, random_text, say, write_custom_dir
@@ -351,7 +352,8 @@ def test_speakers_are_halved_in_the_order_of_their_names():
 
 
 def test_cross_tuning_scores_everyone_once_with_weights_found_without_them(corpus, run_dir):
-    found = run_tuning(corpus, run_dir, "tune.cross=true")
+    rows = run_dir / "rows.json"
+    found = run_tuning(corpus, run_dir, "tune.cross=true", f"tune.result_path={rows}")
     cross = json.loads((found.folder / "cross.json").read_text())
     errors, everyone = brute_force(corpus, run_dir), ErrorRate()
     for fold in cross["folds"]:
@@ -366,6 +368,14 @@ def test_cross_tuning_scores_everyone_once_with_weights_found_without_them(corpu
     assert (one["alpha"], one["beta"]) != (other["alpha"], other["beta"])  # or this shows little
     assert len({u.id for u in everyone.utterances}) == len(everyone.utterances) == COUNT
     assert {name: cross[name] for name in everyone.as_dict()} == pytest.approx(everyone.as_dict())
+    [row] = load_results(rows)
+    assert (row.wer, row.words) == (cross["wer"], cross["words"])
+    assert row.decoder == f"{cross['decoder']}, cross-tuned"
+
+
+def test_no_row_is_written_of_data_that_the_weights_were_chosen_on(corpus, run_dir):
+    with pytest.raises(ValueError, match=r"tune\.cross=true"):
+        run_tuning(corpus, run_dir, f"tune.result_path={run_dir / 'rows.json'}")
 
 
 def test_cross_tuning_needs_two_speakers(corpus, run_dir):

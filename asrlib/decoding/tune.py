@@ -25,8 +25,8 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from asrlib import text
-from asrlib.build import build
-from asrlib.checkpoint import find_checkpoint
+from asrlib.build import build, choose_device
+from asrlib.checkpoint import find_checkpoint, load_acoustic_model
 from asrlib.data import Utterance
 from asrlib.data.dataset import SpeechDataset
 from asrlib.decoding.cached import cached_log_probs
@@ -37,7 +37,7 @@ from asrlib.decoding.longform import WINDOW_SECONDS
 from asrlib.decoding.tuned import save_tuned, tuned_path
 from asrlib.files import write_atomically
 from asrlib.metrics import Edits, ErrorRate, ScoredUtterance
-from asrlib.result import current_commit, now, scores
+from asrlib.result import Result, add_result, current_commit, now, result_of, scores
 from asrlib.training.run import command_line
 
 TEST = re.compile(r"test(-.*)?", re.IGNORECASE)
@@ -64,12 +64,18 @@ def tune(config: DictConfig) -> Tuning:
     """Searches as ``config`` says (``asrlib/configs/tune.yaml``), writes the files, prints the result.
 
     Raises:
-        ValueError: test data, data without texts, or a decoder without a language model.
+        ValueError: test data, data without texts, a decoder without a language model, or a row that
+            would be scored on what its weights were chosen on.
         FileNotFoundError: no checkpoint, no language model or no data where they should be.
     """
     OmegaConf.resolve(config)
     options, section = config.tune, OmegaConf.to_container(config.decoder)
     _require_weights(section)
+    if options.result_path is not None and not options.cross:
+        raise ValueError(
+            "tune.result_path is for a row of tune.cross=true: weights that score the data "
+            "they were chosen on say too little"
+        )
     checkpoint = find_checkpoint(options.from_pretrained)
     data = f"{config.datasets.name} {options.part}"
     dataset = _dataset(config.datasets, options.part)
@@ -106,9 +112,14 @@ def tune(config: DictConfig) -> Tuning:
     out = folder / f"{section['name']}-{options.part}"
     write_atomically(out / "grid.csv", _table(grid.scored.values()))
     write_atomically(out / "grid.png", png(grid_figure(grid, best, data, greedy.rate)))
-    cross = _cross_scores(crossed, utterances, data, section["name"]) if crossed else None
-    if cross:
+    cross = None
+    if crossed:
+        errors, folds = _cross_scores(crossed, utterances)
+        about = {"test_data": data, "decoder": section["name"], "folds": folds}
+        cross = scores(errors) | about | _provenance()
         write_atomically(out / "cross.json", json.dumps(cross, indent=2) + "\n")
+        if options.result_path is not None:
+            add_result(options.result_path, _cross_row(checkpoint, errors, cross, options))
     stored = tuned_path(checkpoint, section["name"])
     found = Tuning(best, grid, greedy, out, stored, grid.at_the_border(best.point), cross)
     _tell(found, data, len(utterances))
@@ -197,12 +208,9 @@ def halves_by_speaker(utterances: Sequence[Utterance]) -> list[tuple[np.ndarray,
 
 
 def _cross_scores(
-    crossed: list[tuple[Scored, np.ndarray, np.ndarray]],
-    utterances: Sequence[Utterance],
-    data: str,
-    decoder: str,
-) -> dict:
-    """Each half scored with the best weights of the other, and both together."""
+    crossed: list[tuple[Scored, np.ndarray, np.ndarray]], utterances: Sequence[Utterance]
+) -> tuple[ErrorRate, list[dict]]:
+    """Each half scored with the best weights of the other: both together, and what each half had."""
     errors, folds = ErrorRate(), []
     for best, own, other in crossed:
         for place in other:
@@ -218,13 +226,20 @@ def _cross_scores(
                 "wer": best.sums(other)[0].rate,
             }
         )
-    return {
-        "test_data": data,
-        "decoder": decoder,
-        **scores(errors),
-        "folds": folds,
-        **_provenance(),
-    }
+    return errors, folds
+
+
+def _cross_row(checkpoint: Path, errors: ErrorRate, cross: dict, options: DictConfig) -> Result:
+    return result_of(
+        checkpoint,
+        errors,
+        options.result_name,
+        command=cross["command"],
+        test_data=cross["test_data"],
+        decoder=f"{cross['decoder']}, cross-tuned",
+        parameters=load_acoustic_model(checkpoint)[0].parameter_count(),
+        device=str(choose_device(options.device)),
+    )
 
 
 def _provenance() -> dict:

@@ -5,14 +5,14 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from asrlib.build import build
-from asrlib.checkpoint import find_checkpoint, read_state
+from asrlib.checkpoint import find_checkpoint
 from asrlib.data.loader import make_loader
 from asrlib.decoding.longform import WINDOW_SECONDS
 from asrlib.decoding.tuned import chosen_decoder
 from asrlib.files import write_atomically, write_jsonl
 from asrlib.randomness import generator
 from asrlib.recognizer import Recognizer
-from asrlib.result import Result, add_result, current_commit, now, scores
+from asrlib.result import Result, add_result, result_of
 from asrlib.training.evaluation import Evaluation, evaluate
 from asrlib.training.run import command_line
 
@@ -23,12 +23,12 @@ class Inferencer:
     def __init__(self, config: DictConfig):
         OmegaConf.resolve(config)
         self.config, self.options = config, config.inferencer
-        checkpoint = find_checkpoint(self.options.from_pretrained)
+        self.checkpoint = find_checkpoint(self.options.from_pretrained)
         device = self.options.device
-        self.decoder = chosen_decoder(config.decoder, checkpoint)
-        self.recognizer = Recognizer.from_pretrained(checkpoint, device, self.decoder)
-        self.trained_with = OmegaConf.load(checkpoint / "config.yaml")
-        self.state = read_state(checkpoint)
+        self.decoder = chosen_decoder(config.decoder, self.checkpoint)
+        self.recognizer = Recognizer.from_pretrained(
+            self.checkpoint, device, self.decoder, self.options.raw
+        )
         self.dataset = build(config.datasets[self.options.part], max_item_seconds=WINDOW_SECONDS)
 
     def run(self) -> Evaluation:
@@ -73,23 +73,14 @@ class Inferencer:
 
     def result(self, evaluation: Evaluation) -> Result:
         """The row that says how well this went, and what it cost."""
-        state, trained_with = (
-            read_state(find_checkpoint(self.options.from_pretrained)),
-            self.trained_with,
-        )
-        return Result(
-            system="asrlib",
-            name=trained_with.name,
-            commit=current_commit(),
-            command=f"{state['command']} && {command_line()}",
-            train_data=trained_with.datasets.name,
+        model = self.recognizer.model
+        return result_of(
+            self.checkpoint,
+            evaluation.errors,
+            self.options.result_name,
+            command=command_line(),
             test_data=f"{self.config.datasets.name} {self.options.part}",
             decoder=self.decoder.name,
-            parameters=self.recognizer.model.parameter_count(),
-            device=str(self.recognizer.model.device),
-            train_hours=round(state["train_seconds"] / 3600, 4),
-            audio_hours_seen=round(state["audio_seconds"] / 3600, 4),
-            seed=trained_with.seed,
-            date=now(),
-            **scores(evaluation.errors),
+            parameters=model.parameter_count(),
+            device=str(model.device),
         )
