@@ -6,7 +6,7 @@ RUN := .venv/bin/python
 VENV := .venv/installed
 
 .PHONY: help demo test test-slow lint format train-an4 an4-data lmplz language-models bench-decode bench-train \
-    gpu-check faults clean
+    bench-recognise gpu-check faults clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -79,6 +79,14 @@ bench-decode: an4-data $(VENV) ## time the decoders on AN4: make bench-decode DA
 
 bench-train: $(VENV) ## time our Conformer blocks beside torchaudio's, forward and backward, on this CPU
 	$(RUN) -m bench.train --out report/results/bench-train.json
+
+SHIPPED := checkpoints/shipped
+bench-recognise: $(VENV) ## time the shipped recogniser beside PocketSphinx: make bench-recognise DATA=LIBRISPEECH
+	@[ -d "$(DATA)/dev-clean" ] || { echo "Where is LibriSpeech? make bench-recognise DATA=DIR" >&2; exit 1; }
+	$(PIP) install pocketsphinx==5.1.1
+	$(RUN) -m bench.recognise inferencer.from_pretrained=$(SHIPPED) datasets=librispeech \
+	    "datasets.root=$(DATA)" inferencer.part=val inferencer.result_path=report/results/shipped.json \
+	    +out=report/results/bench-recognise.json
 
 gpu-check: $(VENV) ## compare training on this GPU with the CPU's, and time it: ten minutes, none without CUDA
 	$(RUN) -m bench.gpu_check --out report/results/bench-gpu.json

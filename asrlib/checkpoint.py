@@ -58,10 +58,15 @@ def save_checkpoint(
                 save_file(tensors, folder / "optimizer.safetensors")
                 state = state | {"optimizer": numbers}
             (folder / "state.json").write_text(json.dumps(state, indent=1))
-            sums = {file.name: _checksum(file) for file in sorted(folder.iterdir())}
-            (folder / "checksums.json").write_text(json.dumps(sums, indent=1))
+            write_checksums(folder)
     except (OSError, SafetensorError) as error:  # safetensors has its own for a full disk
         raise OSError(f"the checkpoint {path} could not be written: {error}") from error
+
+
+def write_checksums(folder: Path) -> None:
+    """Of all files that are in it."""
+    sums = {file.name: _checksum(file) for file in sorted(folder.iterdir())}
+    (folder / "checksums.json").write_text(json.dumps(sums, indent=1))
 
 
 def _checksum(path: Path, piece: int = 1 << 20) -> dict[str, int]:

@@ -18,6 +18,7 @@ MEASURED = {"system", "seconds", "audio_seconds", "peak_mb", "commit", "command"
 FIELDS = {  # of each row of a bench, beside those
     "bench-decode": {"decoder", "wer", "data", "threads"},
     "bench-train": {"audio_seconds_per_second", "device", "threads", "dropout", "longest_seconds"},
+    "bench-recognise": {"audio_seconds_per_second", "decoder", "wer", "data", "device", "threads"},
     "bench-gpu": {"check", "device", "torch"},
 }
 

@@ -402,6 +402,19 @@ def test_decoder_tuned_says_what_is_missing(corpus, run_dir, tmp_path):
     assert infer(corpus, run_dir, *chosen, elsewhere)[1].errors.words == found.best.sums()[0]
 
 
+def test_a_language_model_inside_the_checkpoint_moves_with_it(
+    corpus, run_dir, tmp_path, monkeypatch
+):
+    checkpoint = find_checkpoint(run_dir)
+    shutil.copy(corpus / "lm.arpa", checkpoint / "lm.arpa")
+    few = ["tune.alphas=[0.4]", "tune.betas=[0]", f"decoder.lm_path={checkpoint / 'lm.arpa'}"]
+    found = run_tuning(corpus, run_dir, *few)
+    checkpoint.rename(tmp_path / "moved")
+    monkeypatch.chdir(corpus)
+    _, evaluation = infer(corpus, tmp_path / "moved", "decoder=tuned")
+    assert evaluation.errors.words == found.best.sums()[0]
+
+
 def test_a_tuned_section_from_outside_is_followed_no_further_than_asrlib(corpus, run_dir):
     path = find_checkpoint(run_dir) / "decoding/evil.yaml"
     path.parent.mkdir()

@@ -24,7 +24,13 @@ def tuned_path(checkpoint: Path, name: str) -> Path:
 
 
 def save_tuned(path: Path, decoder: dict, tuned: dict) -> None:
-    """Writes a decoder's section and how it was found."""
+    """Writes a decoder's section and how it was found.
+
+    A language model inside the checkpoint is named from there, so that both can move together.
+    """
+    checkpoint, lm = path.parents[1].resolve(), Path(decoder["lm_path"]).resolve()
+    if lm.is_relative_to(checkpoint):
+        decoder = decoder | {"lm_path": str(lm.relative_to(checkpoint))}
     header = "# Written by python -m asrlib.decoding.tune; inference.py decoder=tuned reads it.\n"
     write_atomically(path, header + OmegaConf.to_yaml({"decoder": decoder, "tuned": tuned}))
 
@@ -57,6 +63,8 @@ def chosen_decoder(section: Mapping, checkpoint: Path) -> Mapping:
     stored = OmegaConf.load(path)
     if not isinstance(stored, DictConfig) or not isinstance(stored.get("decoder"), DictConfig):
         raise ValueError(f"{path} has no section decoder")
+    if (checkpoint / (stored.decoder.get("lm_path") or "")).is_file():
+        stored.decoder.lm_path = str(checkpoint / stored.decoder.lm_path)
     decoder = OmegaConf.merge(stored.decoder, options)
     if decoder.get("lm_path") is not None and not Path(decoder.lm_path).is_file():
         raise FileNotFoundError(

@@ -1,0 +1,104 @@
+"""A trained model as it is published: half the size, and nothing that only its trainer needs.
+
+python -m asrlib.ship RUN FOLDER [--lm FILE]
+
+FOLDER becomes a checkpoint like any other: weights in float16 (they are float32 again once loaded), the
+configuration, the labels, where the training stood; and beside them the language model. Tune its decoder
+there, then: python -m asrlib.decoding.tune tune.from_pretrained=FOLDER decoder.lm_path=FOLDER/FILE. What is
+printed are the entries of FOLDER's files for ``asrlib/configs/resources.yaml``.
+"""
+
+import argparse
+import hashlib
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
+
+from asrlib.checkpoint import find_checkpoint, read_weights, write_checksums
+from asrlib.files import folder_written_atomically
+
+AS_THEY_ARE = ("config.yaml", "text_encoder.json", "state.json")
+
+
+def ship(run: Path | str, folder: Path, lm: Path | None = None) -> None:
+    """Makes ``folder`` from the best checkpoint of ``run``, or from a checkpoint.
+
+    Raises:
+        FileNotFoundError: no checkpoint, or no language model.
+        ValueError: its configuration names a place of this machine, or a weight does not fit float16.
+    """
+    checkpoint = find_checkpoint(run)
+    config = OmegaConf.to_container(OmegaConf.load(checkpoint / "config.yaml"))
+    if places := [f"{key}={value}" for key, value in _strings(config) if Path(value).is_absolute()]:
+        raise ValueError(
+            f"{checkpoint} was trained with places of this machine, which are not to be published: "
+            f"{', '.join(places)}. Name them from the folder that train.py runs in"
+        )
+    weights = {name: _halved(name, tensor) for name, tensor in read_weights(checkpoint).items()}
+    with folder_written_atomically(folder) as made:
+        save_file(weights, made / "model.safetensors")
+        for name in AS_THEY_ARE:
+            shutil.copy(checkpoint / name, made)
+        write_checksums(made)
+        if lm is not None:
+            shutil.copy(lm, made)
+
+
+def _halved(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    half = tensor.half()
+    if not half.isfinite().all():
+        raise ValueError(f"{name} has values beyond float16's range, or that are not finite")
+    return half
+
+
+def _strings(section: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """(key, value) of every text in a configuration."""
+    if isinstance(section, str):
+        yield key, section
+    elif isinstance(section, Mapping):
+        for name, value in section.items():
+            yield from _strings(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(section, Sequence):
+        for value in section:
+            yield from _strings(value, key)
+
+
+def manifest_entries(folder: Path) -> dict[str, dict]:
+    """An entry of ``resources.yaml`` for each file of ``folder``, which is named from the repository."""
+    entries = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        entries[f"{folder.name}/{path.relative_to(folder).as_posix()}"] = {
+            "destination": path.as_posix(),
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "size": path.stat().st_size,
+            "sources": [{"file": path.as_posix()}],
+        }
+    return entries
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "run", nargs="?", help="a run or checkpoint; without it, FOLDER stays as it is"
+    )
+    parser.add_argument("folder", type=Path, help="what is published")
+    parser.add_argument("--lm", type=Path, help="a language model beside it")
+    options = parser.parse_args(arguments)
+    if options.run is not None:
+        try:
+            ship(options.run, options.folder, options.lm)
+        except (OSError, ValueError) as error:
+            sys.exit(str(error))
+    print(OmegaConf.to_yaml(manifest_entries(options.folder)))
+
+
+if __name__ == "__main__":
+    main()

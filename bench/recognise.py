@@ -1,0 +1,176 @@
+"""Whole recognisers on the same recordings and the same machine: speed, memory, WER.
+
+python -m bench.recognise inferencer.from_pretrained=CHECKPOINT datasets=NAME inferencer.part=val \\
+    [+out=FILE] [inferencer.result_path=FILE]
+
+The arguments are those of inference.py. Beside asrlib with ``decoder=greedy`` and ``decoder=tuned`` stands
+PocketSphinx (pip install pocketsphinx) with its default English model. Each runs alone, and may use all
+cores: ours by its threads and its loader, PocketSphinx by one process for each. Seconds are wall time from
+the first file to the last text, reading and decompression included; what is loaded before, and compiled by
+one second of silence, is not. Memory is the sum of the peaks of a system's processes.
+
+``inferencer.result_path`` gets PocketSphinx's rows; ours are inference.py's.
+"""
+
+import json
+import multiprocessing
+import os
+import resource
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig, OmegaConf
+
+from asrlib.data import SAMPLE_RATE
+from asrlib.data.dataset import SpeechDataset
+from asrlib.files import write_atomically
+from asrlib.metrics import ErrorRate
+from asrlib.result import Result, add_result, current_commit, now, scores
+from bench.train import processor
+
+
+def peak_mb(who: int = resource.RUSAGE_SELF) -> float:
+    return resource.getrusage(who).ru_maxrss / 1024  # KiB on Linux
+
+
+def asrlib(config: DictConfig) -> dict:
+    """What ``inference.py`` does with ``config``."""
+    from asrlib.training import Inferencer
+
+    inferencer = Inferencer(config)
+    inferencer.recognizer.transcribe(np.zeros(SAMPLE_RATE, np.float32))
+    started = time.perf_counter()
+    evaluation = inferencer.run()
+    return {
+        "seconds": time.perf_counter() - started,
+        "audio_seconds": sum(u.duration for u in evaluation.utterances.values()),
+        "peak_mb": peak_mb() + peak_mb(resource.RUSAGE_CHILDREN),
+        "errors": evaluation.errors,
+        "decoder": inferencer.decoder.name,
+    }
+
+
+def open_pocketsphinx(dataset: SpeechDataset) -> None:
+    """In a worker's process."""
+    global sphinx, utterances, before_mb
+    from pocketsphinx import Config, Decoder
+
+    utterances, before_mb = dataset, peak_mb()
+    sphinx = Decoder(Config(samprate=SAMPLE_RATE, loglevel="FATAL"))
+
+
+def hear(place: int) -> tuple[str, int, float]:
+    """(text of an utterance, this process, the MB that PocketSphinx added to it)"""
+    samples = np.clip(utterances[0, place].audio * 32768, -32768, 32767).astype(np.int16)
+    sphinx.start_utt()
+    sphinx.process_raw(samples.tobytes(), full_utt=True)
+    sphinx.end_utt()
+    found = sphinx.hyp()
+    return found.hypstr if found else "", os.getpid(), peak_mb() - before_mb
+
+
+def pocketsphinx(config: DictConfig) -> dict:
+    """The longest recordings first, each by whichever process is free."""
+    from asrlib.build import build
+
+    dataset = build(config.datasets[config.inferencer.part])
+    places = sorted(range(len(dataset)), key=lambda i: -dataset.utterances[i].duration)
+    errors, peaks, cores = ErrorRate(), {}, len(os.sched_getaffinity(0))
+    with multiprocessing.Pool(cores, open_pocketsphinx, [dataset]) as pool:
+        pool.map(hear, places[-1:] * 2 * cores, chunksize=1)  # by then all are open
+        started = time.perf_counter()
+        heard = pool.map(hear, places, chunksize=1)
+        seconds = time.perf_counter() - started
+    for place, (text, process, peak) in zip(places, heard, strict=True):
+        utterance = dataset.utterances[place]
+        errors.add(utterance.text, text, utterance.id, utterance.speaker)
+        peaks[process] = peak
+    return {
+        "seconds": seconds,
+        "audio_seconds": sum(u.duration for u in dataset.utterances),
+        "peak_mb": sum(peaks.values()),
+        "errors": errors,
+        "decoder": "its 3-gram",
+    }
+
+
+def measure(system: str, config: DictConfig, answer) -> None:
+    """In a process of its own."""
+    answer.send(pocketsphinx(config) if system == "pocketsphinx" else asrlib(config))
+
+
+def run(system: str, config: DictConfig) -> dict:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=measure, args=(system, config, theirs))
+    process.start()
+    theirs.close()
+    try:
+        return ours.recv()
+    except EOFError:
+        raise RuntimeError(f"{system}: its process died") from None
+    finally:
+        process.join()
+
+
+def result(found: dict, about: dict) -> Result:
+    """PocketSphinx's row beside ours."""
+    from pocketsphinx import get_model_path
+
+    sizes = {p.name: p.stat().st_size for p in Path(get_model_path(), "en-us", "en-us").iterdir()}
+    return Result(
+        system="pocketsphinx",
+        name="en-us",
+        commit=about["commit"],
+        command=about["command"],
+        train_data="its own",
+        test_data=about["data"],
+        decoder=found["decoder"],
+        # means and variances are float32, a mixture weight is a byte
+        parameters=(sizes["means"] + sizes["variances"]) // 4 + sizes["sendump"],
+        device="cpu",
+        train_hours=None,
+        audio_hours_seen=None,
+        seed=None,
+        date=about["date"],
+        **scores(found["errors"]),
+    )
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    rows = []
+    for system, decoder in (("asrlib", "greedy"), ("asrlib", "tuned"), ("pocketsphinx", "greedy")):
+        with initialize_config_module("asrlib.configs", version_base=None):
+            config = compose("inference", [*arguments, f"decoder={decoder}"])
+        OmegaConf.resolve(config)
+        result_path, config.inferencer.result_path = config.inferencer.result_path, None
+        config.inferencer.show = 0
+        about = {
+            "data": f"{config.datasets.name} {config.inferencer.part}",
+            "device": f"cpu ({processor()})",
+            "threads": len(os.sched_getaffinity(0)),
+            "commit": current_commit(),
+            "command": shlex.join(["python", "-m", "bench.recognise", *arguments]),
+            "date": now(),
+        }
+        found = run(system, config)
+        if system == "pocketsphinx" and result_path:
+            add_result(result_path, result(found, about))
+        wer = found.pop("errors").wer
+        rate = found["audio_seconds"] / found["seconds"]
+        told = f"{rate:6.1f} × real time  {found['peak_mb']:5.0f} MB  WER {wer:.2f} %"
+        print(f"{system:12} {found['decoder']:12} {told}", flush=True)
+        rows.append(
+            {"system": system, "wer": wer, "audio_seconds_per_second": rate} | found | about
+        )
+    if config.get("out"):
+        write_atomically(config.out, json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""What is published recognises as what was trained, holds nothing of the machine, and can be fetched."""
+
+import hashlib
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from asrlib.build import build_encoder, build_features
+from asrlib.checkpoint import find_damage, load_acoustic_model, save_checkpoint
+from asrlib.download import Downloader, load_manifest
+from asrlib.download.manifest import REPOSITORY
+from asrlib.model import AcousticModel
+from asrlib.ship import manifest_entries, ship
+from asrlib.text import CTCTextEncoder
+from tests.corpus import configure
+
+ENCODER = CTCTextEncoder("abc ")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A function that makes a run; ``change`` is called with its encoder."""
+
+    def make(*overrides, change=lambda encoder: None):
+        config = configure("train", "model=mlp", "model.width=8", "datasets.root=data", *overrides)
+        torch.manual_seed(0)
+        features = build_features(config)
+        model = AcousticModel(features, build_encoder(config, features, ENCODER))
+        change(model.encoder)
+        path = tmp_path / "run/checkpoints/best"
+        save_checkpoint(path, model, config, ENCODER, {"command": "python train.py"})
+        return tmp_path / "run"
+
+    return make
+
+
+def test_it_is_half_the_size_and_hears_the_same(run, tmp_path):
+    path = run("model.width=64")
+    (tmp_path / "lm.arpa").write_text("a language model")
+    ship(path, tmp_path / "small", tmp_path / "lm.arpa")
+    assert find_damage(tmp_path / "small") is None
+    assert (tmp_path / "small/lm.arpa").read_text() == "a language model"
+    weights = "model.safetensors"
+    sizes = [(f / weights).stat().st_size for f in (path / "checkpoints/best", tmp_path / "small")]
+    assert sizes[1] < 0.55 * sizes[0]
+    audio, length = torch.randn(1, 16000), torch.tensor([16000])
+    before, after = (load_acoustic_model(f)[0](audio, length) for f in (path, tmp_path / "small"))
+    assert after["log_probs"].dtype == torch.float32
+    torch.testing.assert_close(before["log_probs"], after["log_probs"], atol=5e-3, rtol=0)
+    assert not torch.equal(before["log_probs"], after["log_probs"])
+
+
+def test_places_of_this_machine_are_not_published(run, tmp_path):
+    with pytest.raises(ValueError, match=r"datasets\.root=/somewhere"):
+        ship(run("datasets.root=/somewhere"), tmp_path / "small")
+    assert not (tmp_path / "small").exists()
+
+
+def test_weights_that_float16_cannot_hold_are_refused(run, tmp_path):
+    def change(encoder):
+        next(encoder.parameters()).data[0] = 1e5
+
+    with pytest.raises(ValueError, match="float16"):
+        ship(run(change=change), tmp_path / "small")
+
+
+def test_its_entries_fetch_it(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ship(run(), tmp_path / "small")
+    relative = (tmp_path / "small").relative_to(tmp_path)
+    entries = manifest_entries(relative)
+    for entry in entries.values():
+        entry["sources"] = [{"file": str(tmp_path / entry["destination"])}]
+    OmegaConf.save({"default": [*entries], "resources": entries}, tmp_path / "resources.yaml")
+    manifest = load_manifest(tmp_path / "resources.yaml")
+    for resource in manifest.choose([]):
+        Downloader(tmp_path / "elsewhere").get(resource)
+    files = [p.name for p in (tmp_path / "small").iterdir()]
+    assert sorted(files) == sorted(p.name for p in (tmp_path / "elsewhere/small").iterdir())
+    load_acoustic_model(tmp_path / "elsewhere/small")
+
+
+def test_the_manifest_has_what_is_shipped_as_it_is():
+    manifest = load_manifest()
+    for name in manifest.default:
+        resource = manifest.resources[name]
+        [source] = [s for s in resource.sources if s.kind == "file"]
+        assert source.where == resource.destination
+        content = (REPOSITORY / source.where).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == resource.sha256, "run python -m asrlib.ship"
