@@ -1,0 +1,66 @@
+"""What it costs to hear a recording whole: dev's utterances joined chapter by chapter, without a pause.
+
+python -m report.long_form CHECKPOINT RESULTS DATASET [DATASET…]
+
+    python -m report.long_form checkpoints/shipped report/results/shipped.json datasets=librispeech \
+        datasets.root=data/LibriSpeech decoder=tuned
+
+DATASET are arguments of inference.py that choose the data and the decoder; the part is ``val``. Chapters are
+read in windows (``asrlib.decoding.longform``). RESULTS gets a row whose test data are called "joined".
+"""
+
+import shlex
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from asrlib import Recognizer
+from asrlib.build import build
+from asrlib.checkpoint import find_checkpoint
+from asrlib.decoding.tuned import chosen_decoder
+from asrlib.metrics import ErrorRate
+from asrlib.result import add_result, result_of
+
+
+def main(checkpoint: str, results: str, *arguments: str) -> None:
+    with initialize_config_module("asrlib.configs", version_base=None):
+        config = compose("inference", [*arguments, f"inferencer.from_pretrained={checkpoint}"])
+    OmegaConf.resolve(config)
+    folder = find_checkpoint(checkpoint)
+    decoder = chosen_decoder(config.decoder, folder)
+    recognizer = Recognizer.from_pretrained(folder, config.inferencer.device, decoder)
+    dataset = build(config.datasets.val)
+    chapters = defaultdict(list)
+    for place, utterance in enumerate(dataset.utterances):
+        chapters[utterance.id.rpartition("-")[0]].append(place)
+    errors = ErrorRate()
+    for chapter, places in chapters.items():
+        items = [dataset[0, place] for place in places]
+        heard = recognizer.transcribe(np.concatenate([item.audio for item in items])).text
+        text = " ".join(item.utterance.text for item in items)
+        errors.add(text, heard, chapter, items[0].utterance.speaker)
+        print(
+            f"{chapter}: {len(items)} utterances, {errors.utterances[-1].words.rate:.2f} %",
+            flush=True,
+        )
+    print(f"WER {errors.wer:.2f} % of {len(chapters)} chapters")
+    row = result_of(
+        folder,
+        errors,
+        command=shlex.join(["python", "-m", "report.long_form", *sys.argv[1:]]),
+        test_data=f"{config.datasets.name} val, joined",
+        decoder=decoder.name,
+        parameters=recognizer.model.parameter_count(),
+        device=str(recognizer.model.device),
+    )
+    add_result(Path(results), row)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])

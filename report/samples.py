@@ -1,0 +1,50 @@
+"""Ten utterances that were heard best and ten that were heard worst, by a rule: python -m report.samples
+
+python -m report.samples TABLE.jsonl OUT.md    TABLE is what inference.py wrote (inferencer.table_path)
+
+The rule: utterances of at least ``WORDS`` words, by WER; among equals the longer first, then by id.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from asrlib.files import write_atomically
+from asrlib.metrics import ScoredUtterance, score_utterance
+
+WORDS, COUNT = 8, 10
+
+
+def choose(scored: list[ScoredUtterance]) -> tuple[list[ScoredUtterance], list[ScoredUtterance]]:
+    """(the best, the worst), each ``COUNT`` or as many as there are, without one in both."""
+    long = [u for u in scored if u.words.reference >= WORDS]
+    order = sorted(long, key=lambda u: (u.words.rate, -u.words.reference, u.id))
+    best = order[:COUNT]
+    worst = sorted(order[COUNT:], key=lambda u: (-u.words.rate, -u.words.reference, u.id))
+    return best, worst[:COUNT]
+
+
+def table(rows: list[ScoredUtterance]) -> str:
+    lines = ["| utterance | WER % | CER % | target | predict |", "|---|---|---|---|---|"]
+    for u in rows:
+        rates = f"{u.words.rate:.0f} | {u.characters.rate:.0f}"
+        lines.append(f"| {u.id} | {rates} | {u.reference} | {u.hypothesis} |")
+    return "\n".join(lines)
+
+
+def main(source: str, out: str) -> None:
+    rows = [json.loads(line) for line in Path(source).read_text(encoding="utf-8").splitlines()]
+    scored = [
+        score_utterance(row["target"], row["predict"], row["utterance_id"], row["speaker"])
+        for row in rows
+        if row["target"] is not None
+    ]
+    best, worst = choose(scored)
+    rule = f"Of {len(scored)} utterances, those of {WORDS} words or more; among equals the longer first."
+    write_atomically(out, f"{rule}\n\n## Best\n\n{table(best)}\n\n## Worst\n\n{table(worst)}\n")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])
