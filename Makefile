@@ -32,12 +32,13 @@ format: $(VENV) ## format, and fix what can be fixed
 
 # MODEL: the rest of the name of a file asrlib/configs/experiment/an4_MODEL.yaml.
 MODEL ?= deepspeech2
-AN4_RUN = an4-$(subst _,-,$(MODEL))
-train-an4: an4-data $(VENV) ## train on CMU AN4: make train-an4 DATA=DIR MODEL=conformer
-	$(RUN) train.py experiment=an4_$(MODEL) "datasets.root=$(DATA)"
+SEED ?= 0
+AN4 = an4-$(subst _,-,$(MODEL))
+AN4_RUN = outputs/$(AN4)-seed$(SEED)
+train-an4: an4-data $(VENV) ## train on CMU AN4: make train-an4 DATA=DIR MODEL=conformer SEED=0
+	$(RUN) train.py experiment=an4_$(MODEL) "datasets.root=$(DATA)" seed=$(SEED) run_dir=$(AN4_RUN)
 	$(RUN) inference.py datasets=an4 "datasets.root=$(DATA)" \
-	    inferencer.from_pretrained=outputs/$(AN4_RUN) \
-	    inferencer.result_path=report/results/$(AN4_RUN).json
+	    inferencer.from_pretrained=$(AN4_RUN) inferencer.result_path=report/results/$(AN4).json
 
 an4-data:
 	@[ -n "$(DATA)" ] || { echo "Where is AN4? make $(or $(MAKECMDGOALS),train-an4) DATA=DIR" >&2; exit 1; }
@@ -73,7 +74,7 @@ language-models: an4-data build/kenlm/bin/lmplz $(VENV) ## estimate those of AN4
 bench-decode: an4-data $(VENV) ## time the decoders on AN4: make bench-decode DATA=DIR LM=FILE
 	@[ -f "$(LM)" ] || { echo "Which language model? make bench-decode DATA=$(DATA) LM=FILE" >&2; exit 1; }
 	@$(PIP) install --no-deps flashlight-text==0.0.7 || echo "flashlight-text does not install here: left out" >&2
-	$(RUN) -m bench.decode inferencer.from_pretrained=outputs/an4-conformer datasets=an4 \
+	$(RUN) -m bench.decode inferencer.from_pretrained=outputs/an4-conformer-seed0 datasets=an4 \
 	    "datasets.root=$(DATA)" inferencer.part=val decoder=beam_lm "decoder.lm_path=$(LM)" \
 	    +out=report/results/bench-decode.json
 

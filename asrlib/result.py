@@ -142,26 +142,45 @@ def load_results(path: Path | str) -> list[Result]:
 
 
 def markdown_table(paths: list[Path]) -> str:
-    """The rows of ``paths`` as a Markdown table, best WER first within each test set."""
+    """The rows of ``paths`` as a Markdown table, best WER first within each test set.
+
+    Rows that differ by their seed alone are one line: means, with the range of the WER.
+    """
     header = (
         "| model | trained on | tested on | decoder | WER % (95 % interval) | CER % | parameters "
         "| hours, device | row |\n|---|---|---|---|---|---|---|---|---|"
     )
-    rows = [(row, path) for path in paths for row in load_results(path)]
-    rows.sort(key=lambda pair: (pair[0].test_data, pair[0].wer))
-    return "\n".join([header, *(_markdown_row(row, path) for row, path in rows)])
+    groups: dict[tuple, list[Result]] = {}
+    for path in paths:
+        for row in load_results(path):
+            key = path, row.test_data, row.system, row.name, row.decoder
+            groups.setdefault(key, []).append(row)
+    entries = [(path, rows, _mean(rows, "wer")) for (path, *_), rows in groups.items()]
+    entries.sort(key=lambda entry: (entry[1][0].test_data, entry[2]))
+    return "\n".join([header, *(_markdown_row(rows, path) for path, rows, _ in entries)])
 
 
-def _markdown_row(row: Result, path: Path) -> str:
-    interval = "–".join(f"{x:.1f}" for x in row.wer_interval) if row.wer_interval else "one speaker"
-    hours = "" if row.train_hours is None else f"{row.train_hours:.1f} h, "
+def _mean(rows: list[Result], name: str) -> float:
+    return sum(getattr(row, name) for row in rows) / len(rows)
+
+
+def _markdown_row(rows: list[Result], path: Path) -> str:
+    row = rows[0]
+    if len(rows) > 1:
+        rates = [r.wer for r in rows]
+        spread = f"{len(rows)} seeds: {min(rates):.1f}–{max(rates):.1f}"
+    elif row.wer_interval:
+        spread = "–".join(f"{x:.1f}" for x in row.wer_interval)
+    else:
+        spread = "one speaker"
+    hours = "" if row.train_hours is None else f"{_mean(rows, 'train_hours'):.1f} h, "
     cells = [
         f"{row.system} {row.name}",
         row.train_data,
         row.test_data,
         row.decoder,
-        f"**{row.wer:.1f}** ({interval})",
-        f"{row.cer:.1f}",
+        f"**{_mean(rows, 'wer'):.1f}** ({spread})",
+        f"{_mean(rows, 'cer'):.1f}",
         f"{row.parameters / 1e6:.1f} M",
         hours + row.device,
         f"[{path.name}]({path.as_posix()})",

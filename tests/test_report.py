@@ -1,11 +1,12 @@
 """What is published keeps to a schema, and the README repeats it without a number typed by hand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from asrlib.result import load_results, markdown_table
+from asrlib.result import load_results, markdown_table, save_results
 from report.faults import bad_days, stops
 
 ROOT = Path(__file__).parents[1]
@@ -52,3 +53,12 @@ def test_every_fault_was_injected_and_what_was_promised_was_kept():
         assert row["command"] == "make faults"
         assert not row["commit"].endswith("+"), "from a working tree that no commit holds"
     assert rows[0]["seen"]["kills"] >= 20
+
+
+def test_rows_of_several_seeds_are_one_line_with_their_mean_and_range(tmp_path):
+    (row, *_) = load_results(ROOT / MODELS[0])
+    other = replace(row, seed=7, wer=0.0, substitutions=0, deletions=0, insertions=0)
+    save_results(tmp_path / "rows.json", [row, other, replace(row, name="another")])
+    both, one = markdown_table([tmp_path / "rows.json"]).splitlines()[2:]  # by WER
+    assert f"**{row.wer / 2:.1f}** (2 seeds: 0.0–{row.wer:.1f})" in both
+    assert " another " in one and "seeds" not in one
