@@ -61,4 +61,4 @@ def test_rows_of_several_seeds_are_one_line_with_their_mean_and_range(tmp_path):
     save_results(tmp_path / "rows.json", [row, other, replace(row, name="another")])
     both, one = markdown_table([tmp_path / "rows.json"]).splitlines()[2:]  # by WER
     assert f"**{row.wer / 2:.1f}** (2 seeds: 0.0–{row.wer:.1f})" in both
-    assert " another " in one and "seeds" not in one
+    assert " another " in one and " seeds: " not in one
