@@ -27,7 +27,10 @@ from asrlib.files import write_atomically
 from asrlib.training.evaluation import Decoder, evaluate
 
 CHECKPOINT_FILES = ("model.safetensors", "config.yaml", "text_encoder.json")
-CODE = "model/*.py augmentations/*.py data/audio.py data/loader.py decoding/longform.py".split()
+CODE = (
+    *("model/*.py", "augmentations/*.py"),
+    *("data/audio.py", "data/dataset.py", "data/loader.py", "decoding/longform.py"),
+)
 
 
 class LogProbs:
