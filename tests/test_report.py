@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from asrlib.result import load_results, markdown_table
+from report.augmentations import report
 from report.faults import bad_days, stops
+from tests.corpus import say
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.glob("report/results/*.json"))
@@ -51,3 +53,13 @@ def test_every_fault_was_injected_and_what_was_promised_was_kept():
         assert row["command"] == "make faults"
         assert not row["commit"].endswith("+"), "from a working tree that no commit holds"
     assert rows[0]["seen"]["kills"] >= 20
+
+
+def test_each_augmentation_gets_a_small_picture_and_those_of_the_waveform_a_sound(tmp_path):
+    waveform = ["speed", "gain", "noise"]
+    costs = report(say("abc"), tmp_path, "augmentations=default")
+    assert [*costs] == [*waveform, "spec_augment"]
+    assert all(cost >= 0 for cost in costs.values())
+    pictures, sounds = ({p.stem for p in tmp_path.glob(f"*.{s}")} for s in ("png", "flac"))
+    assert (pictures, sounds) == ({*waveform, "spec_augment"}, {*waveform})
+    assert all(path.stat().st_size < 80_000 for path in tmp_path.glob("*.png"))
