@@ -25,6 +25,7 @@ from asrlib.model import AcousticModel
 from asrlib.text import CTCTextEncoder
 from asrlib.training import Inferencer
 from tests.corpus import LETTER_SECONDS, configure, random_text, say, write_custom_dir
+from tests.signals import hiss
 
 for library in ("numba", "kenlm"):
     pytest.importorskip(library)
