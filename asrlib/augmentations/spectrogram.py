@@ -55,7 +55,7 @@ class TimeWarp(SpectrogramAugmentation):
         source = np.tile(np.arange(n_frames, dtype=np.float32), (len(rngs), 1))  # [B, T]
         for row, length, rng in zip(source, lengths.tolist(), rngs, strict=True):
             width = min(self.width, (length - 1) // 4)
-            if rng.random() >= self.p or width < 1:
+            if rng.random() >= self.p:
                 continue
             old = int(rng.integers(2 * width, length - 1 - 2 * width, endpoint=True))
             new = old + int(rng.integers(-width, width, endpoint=True))
@@ -65,9 +65,11 @@ class TimeWarp(SpectrogramAugmentation):
             torch.from_numpy(x).to(spectrogram.device, non_blocking=True).unsqueeze(1)
             for x in (before.astype(np.int64), source - before)
         )
-        index = index.expand_as(spectrogram)
-        after = (index + 1).clamp(max=n_frames - 1)
-        return torch.lerp(spectrogram.gather(2, index), spectrogram.gather(2, after), share)
+        ends = [
+            spectrogram.gather(2, moment.expand_as(spectrogram))
+            for moment in (index, (index + 1).clamp(max=n_frames - 1))
+        ]
+        return torch.lerp(*ends, share)
 
 
 class SpecAugment(SpectrogramAugmentation):
