@@ -1,20 +1,30 @@
 """Every augmentation is a pure function of its key, and does as much as it is told to."""
 
+import shutil
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asrlib.augmentations import (
+    BandPass,
+    Clipping,
+    Codec,
     ColoredNoise,
     Gain,
     NoiseFiles,
+    RoomFiles,
+    Shift,
     SpecAugment,
     SpectrogramAugmentations,
     Speed,
+    SyntheticRoom,
+    TimeWarp,
     WaveformAugmentations,
 )
 from asrlib.randomness import generator
@@ -30,13 +40,25 @@ def rng(*key):
 def every_waveform_augmentation(noise_dir, **options):
     return {
         "speed": Speed(factors=(0.9, 1.0, 1.1), **options),
+        "shift": Shift(**options),
         "gain": Gain(**options),
+        "room": SyntheticRoom(**options),
+        "room_files": RoomFiles(str(noise_dir), **options),
         "colored": ColoredNoise(**options),
         "files": NoiseFiles(str(noise_dir), **options),
+        "clipping": Clipping(**options),
+        "band_pass": BandPass(**options),
+        "codec": Codec(**options),
     }
 
 
-@pytest.mark.parametrize("name", ["speed", "gain", "colored", "files"])
+NAMES = [
+    *("speed", "shift", "gain", "room", "room_files", "colored", "files"),
+    *("clipping", "band_pass", "codec"),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_waveform_augmentation_is_a_pure_function_of_its_key(noise_dir, name):
     augmentation = every_waveform_augmentation(noise_dir, p=0.7)[name]
     audio = AUDIO.copy()
@@ -54,7 +76,21 @@ def test_a_waveform_augmentation_is_a_pure_function_of_its_key(noise_dir, name):
     assert any(not np.array_equal(other(audio, *key), out) for key, out in made.items())
 
 
-def test_one_more_augmentation_does_not_change_the_draws_of_the_first():
+@pytest.mark.parametrize("name", NAMES)
+def test_others_before_and_after_do_not_change_the_draws_of_an_augmentation(noise_dir, name):
+    def draws_much_and_does_nothing(audio, rng):
+        rng.random(100)
+        return audio
+
+    augmentation = every_waveform_augmentation(noise_dir, p=0.7)[name]
+    others = {"before": draws_much_and_does_nothing, name: augmentation}
+    alone = WaveformAugmentations({name: augmentation}, seed=1)
+    beside = WaveformAugmentations({**others, "after": draws_much_and_does_nothing}, seed=1)
+    for epoch in range(4):
+        np.testing.assert_array_equal(alone(AUDIO, epoch, "id"), beside(AUDIO, epoch, "id"))
+
+
+def test_one_more_augmentation_does_not_change_what_the_first_does():
     alone = WaveformAugmentations({"gain": Gain(-20, 20)}, seed=1)
     beside = WaveformAugmentations({"other": Gain(-6, -6), "gain": Gain(-20, 20)}, seed=1)
     halved, quiet = np.float32(10 ** (-6 / 20)), 0.01 * AUDIO  # too quiet to be clipped
@@ -76,10 +112,49 @@ def test_an_augmentation_is_applied_as_often_as_its_probability_says():
     assert 250 <= sum(changed) <= 350
 
 
+def test_the_length_is_kept_by_all_but_speed(noise_dir):
+    augmentations = every_waveform_augmentation(noise_dir, p=1.0)
+    del augmentations["speed"]
+    chain = WaveformAugmentations(augmentations, seed=0)
+    for samples in (2, 159, 1601, 16_000):
+        for epoch in range(6):  # all codecs
+            assert chain(AUDIO[:samples], epoch, "id").shape == (samples,)
+            assert chain.duration_factor(epoch, "id") == 1.0
+
+
+def test_what_is_fixed_is_the_same_in_every_epoch_and_other_for_another_utterance(noise_dir):
+    augmentations = {"files": NoiseFiles(str(noise_dir), p=1.0), "speed": Speed((0.5, 2.0))}
+    chain = WaveformAugmentations(augmentations, seed=3, fixed=True)
+    drawn = WaveformAugmentations(augmentations, seed=3)(AUDIO, 0, "a")
+    for epoch in (0, 1, 7):
+        np.testing.assert_array_equal(chain(AUDIO, epoch, "a"), drawn)
+        assert chain.duration_factor(epoch, "a") == chain.duration_factor(0, "a")
+    assert not np.array_equal(chain(AUDIO, 0, "b"), drawn)
+
+
+def test_recordings_are_those_that_are_asked_for_and_told_apart(noise_dir):
+    (noise_dir / "street").mkdir()
+    soundfile.write(noise_dir / "street" / "car.wav", hiss(0.2, seed=3), 16_000)
+    every, car, others = (
+        NoiseFiles(str(noise_dir), files=files)
+        for files in (["**/*"], ["street/*"], ["long.wav", "*.flac"])
+    )
+    names = [[Path(p).name for p in noise.recordings.paths] for noise in (every, car, others)]
+    assert names == [["long.wav", "short.flac", "car.wav"], ["car.wav"], ["long.wav", "short.flac"]]
+    assert len({repr(every), repr(car), repr(others)}) == 3
+    moved = shutil.copytree(noise_dir, noise_dir.parent / "moved")
+    assert repr(NoiseFiles(str(moved))) == repr(every), "the same files in another place"
+    (moved / "street" / "car.wav").unlink()
+    assert repr(NoiseFiles(str(moved))) != repr(every)
+    with pytest.raises(FileNotFoundError, match=r"rain\.wav"):
+        NoiseFiles(str(noise_dir), files=["long.wav", "rain.wav"])
+
+
 @pytest.mark.parametrize("p", [-0.1, 1.1])
 def test_a_probability_outside_0_to_1_is_an_error(p):
-    with pytest.raises(ValueError, match="no probability"):
-        Gain(p=p)
+    for augmentation in (Gain, TimeWarp):
+        with pytest.raises(ValueError, match="no probability"):
+            augmentation(p=p)
 
 
 @settings(max_examples=30, deadline=None)
@@ -164,8 +239,7 @@ def test_silence_stays_silence(noise_dir):
     silence = np.zeros(1000, dtype=np.float32)
     chain = WaveformAugmentations(every_waveform_augmentation(noise_dir, p=1.0), seed=0)
     out = chain(silence, 0, "id")
-    assert np.isfinite(out).all()
-    assert not out.any()
+    assert np.abs(out).max() < 1e-6  # a codec may leave traces
 
 
 def test_a_single_sample_is_enough(noise_dir):
@@ -240,6 +314,99 @@ def test_each_view_has_draws_of_its_own_and_the_first_those_of_a_single_one():
     for row in range(2):
         assert not torch.equal(first[row], second[row])
     assert torch.equal(second, chain(spectrogram, lengths, 5, ids, view=1))
+
+
+def ramp(*lengths):
+    """[B, 80, T]: each frame holds its number, in every bin; 0 beyond the length."""
+    frames = torch.arange(max(lengths), dtype=torch.float32)
+    rows = torch.stack([torch.where(frames < n, frames, 0.0) for n in lengths])
+    return rows[:, None].repeat(1, 80, 1)
+
+
+def warped(lengths, epoch=0, ids=None, **options):
+    ids = ids or [f"u{i}" for i in range(len(lengths))]
+    chain = SpectrogramAugmentations({"warp": TimeWarp(**options)}, seed=0)
+    return chain(ramp(*lengths), torch.tensor(lengths), epoch, ids)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=4), st.integers(0, 1000))
+def test_a_warp_keeps_the_ends_the_order_and_the_padding(lengths, epoch):
+    width = 80
+    out = warped(lengths, epoch, width=width)
+    for row, length in zip(out, lengths, strict=True):
+        assert (row == row[0]).all(), "all bins move together"
+        time, beyond = row[0, :length], row[0, length:]
+        assert not beyond.any()
+        assert time[0] == 0 and time[-1] == pytest.approx(length - 1, abs=1e-3)
+        if length > 1:  # one moment moves; no side is more than twice as fast
+            speed = time.diff()
+            assert speed.min() > 0.5 and speed.max() < 2.01
+            assert len(torch.unique((speed * 1e2).round())) <= 3  # two sides, and where they meet
+        moved = time - torch.arange(length)
+        assert moved.abs().max() <= min(width, (length - 1) // 4) + 1e-3
+
+
+def test_warps_move_moments_as_far_as_their_width_either_way():
+    moved = torch.stack([warped([400], e, width=30)[0, 0] for e in range(300)]) - ramp(400)[0, 0]
+    furthest = moved.gather(1, moved.abs().argmax(dim=1, keepdim=True))
+    assert 27 < furthest.max() <= 30 and -30 <= furthest.min() < -27
+    assert abs(furthest.mean()) < 3
+
+
+def test_a_warp_interpolates_between_neighbouring_frames():
+    spectrogram = torch.randn(1, 80, 200, generator=torch.Generator().manual_seed(0))
+    chain = SpectrogramAugmentations({"warp": TimeWarp(20)}, seed=0)
+    out, time = chain(spectrogram, torch.tensor([200]), 0, ["u0"]), warped([200], width=20)[0, 0]
+    for frame, moment in enumerate(time.tolist()):
+        before, share = int(moment), moment - int(moment)
+        after = min(before + 1, 199)
+        expected = (1 - share) * spectrogram[0, :, before] + share * spectrogram[0, :, after]
+        torch.testing.assert_close(out[0, :, frame], expected, atol=1e-3, rtol=0)
+
+
+def test_a_warp_does_not_depend_on_the_batch_and_comes_as_often_as_its_probability_says():
+    together = warped([400, 250], ids=["a", "b"])
+    torch.testing.assert_close(together[1:, :, :250], warped([250], ids=["b"]))
+    changed = [not torch.equal(warped([100], e, p=0.3), ramp(100)) for e in range(300)]
+    assert 60 <= sum(changed) <= 120
+
+
+def test_all_views_are_warped_alike_and_masked_each_on_its_own():
+    lengths, ids = [300, 200], ["a", "b"]
+    augmentations = {"warp": TimeWarp(), "mask": SpecAugment()}
+    chain = SpectrogramAugmentations(augmentations, seed=3)
+    first, second = (
+        chain(1 + ramp(*lengths), torch.tensor(lengths), 5, ids, view=view) for view in (0, 1)
+    )
+    assert not torch.equal(first == 0, second == 0)
+    seen = (first != 0) & (second != 0)
+    assert torch.equal(first[seen], second[seen])
+    assert not torch.equal(first[seen], (1 + ramp(*lengths))[seen])
+
+
+def test_the_number_of_adaptive_masks_follows_the_length():
+    def masks(length, **options):
+        """The mean number of stretches of one frame; two that meet are one, so few and apart."""
+        options = {"frequency_masks": 0, "time_width": 1, "time_fraction": 1.0, **options}
+        counts = []
+        for epoch in range(40):
+            hidden = (masked([length], epoch, **options)[0, 0] == 0).int()
+            counts.append(float(hidden.sum()))
+        return np.mean(counts)
+
+    # a width is 0 or 1: half of the masks hide a frame
+    for length, number in ((99, 0), (100, 1), (1000, 10), (1990, 19), (4000, 20)):
+        mean = masks(length, time_masks=20, time_mask_rate=0.01)
+        assert mean == pytest.approx(number / 2, abs=0.15 + 0.07 * number), (length, mean)
+    assert masks(4000, time_masks=2) == pytest.approx(1, abs=0.4)
+
+
+def test_impossible_masks_and_warps_are_errors():
+    with pytest.raises(ValueError, match=r"time_mask_rate=-0\.1"):
+        SpecAugment(time_mask_rate=-0.1)
+    with pytest.raises(ValueError, match="width=0"):
+        TimeWarp(width=0)
 
 
 def test_masking_leaves_its_input_and_the_other_values_as_they_were():

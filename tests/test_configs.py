@@ -32,7 +32,8 @@ def targets(node):
 def test_every_choice_composes_and_names_what_exists(group, choice):
     name = "inference" if group == "decoder" else "train"
     config = configure(name, f"{group}={choice}")
-    OmegaConf.update(config, "datasets.root", "anywhere", force_add=True)
+    for key in ("root", "noise_dir"):
+        OmegaConf.update(config, f"datasets.{key}", "anywhere", force_add=True)
     found = list(targets(config))
     assert found
     for target in found:

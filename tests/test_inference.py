@@ -21,6 +21,7 @@ from asrlib.randomness import generator
 from asrlib.text import CTCTextEncoder
 from asrlib.training import Inferencer, train
 from tests.corpus import configure, random_text, say, write_custom_dir
+from tests.signals import hiss
 
 ROOT = Path(__file__).parents[1]
 
@@ -194,6 +195,36 @@ def test_damaged_files_are_read_or_refused_by_name_and_never_crash(tmp_path):
             assert samples < 100 * len(speech)  # a lying header costs nothing
     assert read > 20
     assert refused > 20
+
+
+def test_noisy_test_data_sound_the_same_every_time_and_long_ones_are_noisy_too(
+    trained, recognizer, tmp_path
+):
+    write_custom_dir(tmp_path / "test", count=3, seed="noisy")
+    long = np.concatenate([say("ab ba ")] * 40)  # 36 s
+    soundfile.write(tmp_path / "test/audio/long-s0-b.flac", long, SAMPLE_RATE)
+    (tmp_path / "noise").mkdir()
+    soundfile.write(tmp_path / "noise/hiss.wav", hiss(1.0), SAMPLE_RATE)
+
+    def scores(datasets, *overrides):
+        run = f"inferencer.from_pretrained={trained / 'run'}"
+        chosen = [f"datasets={datasets}", f"datasets.root={tmp_path}", *overrides, run]
+        inferencer = Inferencer(configure("inference", *chosen, "inferencer.device=cpu"))
+        found = inferencer.run()
+        return inferencer, {id: h.score for id, h in found.hypotheses.items()}
+
+    _, clean = scores("an4")
+    noise_dir = f"datasets.noise_dir={tmp_path / 'noise'}"
+    inferencer, noisy = scores("an4_noisy", noise_dir)
+    _, again = scores("an4_noisy", noise_dir, "inferencer.num_workers=0")
+    assert noisy == again
+    assert len(noisy) == 4
+    assert all(noisy[id] != clean[id] for id in clean)
+    noise = inferencer.dataset.augmentations
+    heard = recognizer.long_form(
+        [noise(read_audio(tmp_path / "test/audio/long-s0-b.flac"), 0, "long-s0-b")]
+    )
+    assert heard.score == pytest.approx(noisy["long-s0-b"])
 
 
 class Tones:

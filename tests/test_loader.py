@@ -8,8 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from asrlib.augmentations import ColoredNoise, Gain, NoiseFiles, Speed, WaveformAugmentations
-from asrlib.data import CustomDirDataset, LibriSpeechDataset, collate
+from asrlib.augmentations import (
+    Codec,
+    ColoredNoise,
+    Gain,
+    NoiseFiles,
+    Speed,
+    SyntheticRoom,
+    WaveformAugmentations,
+)
+from asrlib.data import CustomDirDataset, LibriSpeechDataset, collate, read_audio
+from asrlib.data.dataset import Item, LongItem
 from asrlib.data.loader import make_loader
 from asrlib.text import CTCTextEncoder
 
@@ -38,7 +47,9 @@ def test_workers_do_not_change_a_single_bit(librispeech_dir, noise_dir, num_work
     augmentations = {
         "speed": Speed(),
         "gain": Gain(p=0.8),
+        "room": SyntheticRoom(p=0.8),
         "colored": ColoredNoise(p=0.8),
+        "codec": Codec(p=0.8),
         "files": NoiseFiles(str(noise_dir), p=0.8),
     }
     dataset = LibriSpeechDataset(
@@ -160,6 +171,17 @@ def test_what_is_too_long_for_a_batch_is_named_and_not_read(custom_dir):
     assert sorted(batch["utterance_id"]) == ["a1-ann-b", "a2-bob-b"]
     assert sorted(item.utterance.id for item in batch["long"]) == ["a3-ann-b", "a4-bob-b"]
     assert batch["skipped"] == []
+
+
+def test_what_is_too_long_for_a_batch_is_augmented_like_the_rest(custom_dir, noise_dir):
+    noise = WaveformAugmentations({"n": NoiseFiles(str(noise_dir), p=1.0)}, seed=0, fixed=True)
+    dataset = CustomDirDataset(custom_dir, augmentations=noise, max_item_seconds=0.65)
+    items = {dataset.utterances[i].id: dataset[5, i] for i in range(len(dataset))}
+    for id, item in items.items():
+        audio = item.audio if isinstance(item, Item) else np.concatenate(list(item.pieces()))
+        expected = noise(read_audio(item.utterance.path), 0, id)
+        np.testing.assert_array_equal(audio, expected)
+    assert [isinstance(item, LongItem) for item in items.values()] == [False, False, True, True]
 
 
 def test_a_folder_smaller_than_a_batch_is_one_batch(custom_dir):

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from asrlib.result import load_results, markdown_table, save_results
+from report.augmentations import report
 from report.faults import bad_days, stops
+from tests.corpus import say
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.glob("report/results/*.json"))
@@ -62,3 +64,13 @@ def test_rows_of_several_seeds_are_one_line_with_their_mean_and_range(tmp_path):
     both, one = markdown_table([tmp_path / "rows.json"]).splitlines()[2:]  # by WER
     assert f"**{row.wer / 2:.1f}** (2 seeds: 0.0–{row.wer:.1f})" in both
     assert " another " in one and " seeds: " not in one
+
+
+def test_each_augmentation_gets_a_small_picture_and_those_of_the_waveform_a_sound(tmp_path):
+    waveform = ["speed", "gain", "noise"]
+    costs = report(say("abc"), tmp_path, "augmentations=default")
+    assert [*costs] == [*waveform, "spec_augment"]
+    assert all(cost >= 0 for cost in costs.values())
+    pictures, sounds = ({p.stem for p in tmp_path.glob(f"*.{s}")} for s in ("png", "flac"))
+    assert (pictures, sounds) == ({*waveform, "spec_augment"}, {*waveform})
+    assert all(path.stat().st_size < 80_000 for path in tmp_path.glob("*.png"))

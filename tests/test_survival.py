@@ -9,6 +9,7 @@ import signal
 import sys
 
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file
 
@@ -19,6 +20,7 @@ from asrlib.training import build_trainer, saving, train
 from asrlib.training.stopping import STATUS, Stopping
 from tests.corpus import configure, write_parts
 from tests.processes import Strike, Training
+from tests.signals import hiss
 from tests.survival import (
     assert_same_run,
     everything,
@@ -381,6 +383,18 @@ def test_what_does_not_matter_may_change_and_so_may_the_place_of_the_data(
     assert train(config(moved, begun, *free)).finished
     a, b = (load_file(newest(run) / "model.safetensors") for run in (begun, whole))
     assert all(torch.equal(a[name], b[name]) for name in b)
+
+
+def test_an_option_that_the_library_got_since_and_that_is_off_is_no_change(corpus, begun):
+    assert train(config(corpus, begun, "+augmentations.waveform.of_the_future=null")).finished
+
+
+def test_another_noise_of_dev_is_refused(corpus, begun, tmp_path):
+    (tmp_path / "noise").mkdir()
+    soundfile.write(tmp_path / "noise/hiss.wav", hiss(1.0), 16_000)
+    noisy = ["datasets=an4_noisy", f"datasets.noise_dir={tmp_path / 'noise'}"]
+    with pytest.raises(ValueError, match=r"datasets\.val: .* then, .*NoiseFiles.* now"):
+        train(config(corpus, begun, *noisy))
 
 
 @pytest.mark.parametrize("part", ["train", "dev"])

@@ -153,8 +153,10 @@ def test_two_views_are_counted_as_audio_and_each_part_of_the_loss_is_logged(corp
     assert not [name for name in set().union(*rows(tmp_path / "one")) if "_ctc_" in name]
 
 
-def test_the_views_of_a_batch_differ_by_their_masks_alone(corpus, tmp_path):
-    config = tiny_config(corpus, tmp_path, "loss=cr_ctc", "augmentations=cr_ctc", "model.dropout=0")
+@pytest.mark.parametrize("augmentations", ["cr_ctc", "robust"])
+def test_the_views_of_a_batch_differ_by_their_masks_alone(corpus, tmp_path, augmentations):
+    chosen = ["loss=cr_ctc", f"augmentations={augmentations}", "model.dropout=0"]
+    config = tiny_config(corpus, tmp_path, *chosen)
     trainer = build_trainer(config)
     seen, encoder = [], trainer.model.encoder
     encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))

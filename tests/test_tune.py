@@ -13,10 +13,10 @@ import torch
 from omegaconf import OmegaConf
 
 from asrlib import Recognizer
-from asrlib.build import build_encoder, build_features
+from asrlib.build import build, build_encoder, build_features
 from asrlib.checkpoint import find_checkpoint, save_checkpoint
 from asrlib.data import SAMPLE_RATE
-from asrlib.decoding.cached import LogProbs
+from asrlib.decoding.cached import LogProbs, fingerprint
 from asrlib.decoding.grid import Grid, Point, Scored
 from asrlib.decoding.longform import WINDOW_SECONDS
 from asrlib.decoding.tune import halves_by_speaker, tune
@@ -26,6 +26,7 @@ from asrlib.result import load_results
 from asrlib.text import CTCTextEncoder
 from asrlib.training import Inferencer
 from tests.corpus import LETTER_SECONDS, configure, random_text, say, write_custom_dir
+from tests.signals import hiss
 
 for library in ("numba", "kenlm"):
     pytest.importorskip(library)
@@ -433,3 +434,16 @@ def test_pyctcdecode_is_tuned_the_same_way(corpus, run_dir):
     assert evaluation.errors.words == found.best.sums()[0]
     section = OmegaConf.load(found.stored).decoder
     assert section.processes is None  # one was for the search alone
+
+
+def test_log_probs_of_noisy_data_are_not_those_of_clean_data(corpus, run_dir, tmp_path):
+    for number in range(2):
+        (tmp_path / f"noise{number}").mkdir()
+        sound = hiss(1.0 + number)
+        soundfile.write(tmp_path / f"noise{number}/hiss.wav", sound, SAMPLE_RATE)
+    places = [f"datasets.noise_dir={tmp_path}/noise{number}" for number in (0, 1)]
+    chosen = [["datasets=an4"], *(["datasets=an4_noisy", place] for place in places)]
+    configs = [configure("inference", *one, f"datasets.root={corpus}") for one in chosen]
+    checkpoint = find_checkpoint(run_dir)
+    keys = {fingerprint(checkpoint, build(config.datasets.val), "cpu") for config in configs}
+    assert len(keys) == 3

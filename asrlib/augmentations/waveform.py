@@ -1,17 +1,16 @@
 """Augmentations of the waveform, on the CPU, before any feature is computed.
 
 Each is drawn from a generator that depends on (seed, epoch, utterance id, name) alone, so adding one
-leaves the draws of the others as they were. Audio is float32 [S] at 16 kHz in and out.
+leaves the draws of the others as they were. Audio is float32 [S] at 16 kHz in and out; only ``Speed``
+changes its length. Here are those of tempo and level; noise, rooms and channels have modules of their own.
 """
 
-from collections.abc import Mapping
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import soxr
 
-from asrlib.data.audio import SAMPLE_RATE, is_audio, read_audio
+from asrlib.data.audio import SAMPLE_RATE
 from asrlib.randomness import generator
 
 
@@ -28,6 +27,21 @@ class WaveformAugmentation:
 
     def apply(self, audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         raise NotImplementedError
+
+    def __repr__(self) -> str:
+        """With all options, so that fingerprints of data can hold it."""
+        return f"{type(self).__name__}({vars(self)})"
+
+    def _range(
+        self, name: str, low_high: Sequence[float], least: float, most: float
+    ) -> tuple[float, float]:
+        """An option that is drawn uniformly, as (low, high); raises ``ValueError`` if it cannot be."""
+        if len(low_high) != 2 or not least <= low_high[0] <= low_high[1] <= most:
+            raise ValueError(
+                f"{type(self).__name__}: {name} must be [low, high] within {least} and {most}, "
+                f"not {low_high}"
+            )
+        return float(low_high[0]), float(low_high[1])
 
 
 class Speed(WaveformAugmentation):
@@ -52,6 +66,26 @@ class Speed(WaveformAugmentation):
         return audio if factor == 1.0 else soxr.resample(audio, SAMPLE_RATE * factor, SAMPLE_RATE)
 
 
+class Shift(WaveformAugmentation):
+    """Begins up to ``max_seconds`` earlier or later; zeros fill the gap, and the length stays.
+
+    What is moved beyond an end is lost: at most ``max_seconds``, so keep it shorter than the pauses
+    around the speech.
+    """
+
+    def __init__(self, max_seconds: float = 0.05, p: float = 0.5):
+        super().__init__(p)
+        if max_seconds < 0:
+            raise ValueError(f"Shift: max_seconds={max_seconds} is negative")
+        self.max_seconds = max_seconds
+
+    def apply(self, audio, rng):
+        most = min(round(self.max_seconds * SAMPLE_RATE), len(audio) - 1)
+        later = int(rng.integers(-most, most, endpoint=True))
+        kept = audio[max(-later, 0) : len(audio) - max(later, 0)]
+        return np.pad(kept, (max(later, 0), max(-later, 0)))
+
+
 class Gain(WaveformAugmentation):
     """Louder or softer by a uniform number of decibels; clipped at full scale as a recorder would."""
 
@@ -63,76 +97,6 @@ class Gain(WaveformAugmentation):
         return np.clip(audio * 10 ** (rng.uniform(self.low_db, self.high_db) / 20), -1.0, 1.0)
 
 
-def mix_at_snr(audio: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
-    """``audio`` plus ``noise`` [S] scaled so that the ratio of their mean powers is ``snr_db``.
-
-    Where either is silent there is no ratio, and the audio is returned as it was.
-    """
-    power, noise_power = np.mean(audio**2), np.mean(noise**2)
-    if power == 0 or noise_power == 0:
-        return audio
-    scale = np.sqrt(power / (noise_power * 10 ** (snr_db / 10)))
-    return audio + np.float32(scale) * noise
-
-
-class ColoredNoise(WaveformAugmentation):
-    """Gaussian noise with power density 1 / f**exponent: 0 is white, 1 pink, 2 brown.
-
-    Shaped in the frequency domain (Timmer and König, "On generating power law noise", 1995).
-    """
-
-    def __init__(
-        self,
-        low_snr_db: float = 10.0,
-        high_snr_db: float = 40.0,
-        exponents: tuple[float, float] = (0.0, 2.0),
-        p: float = 0.5,
-    ):
-        super().__init__(p)
-        self.snr_db, self.exponents = (low_snr_db, high_snr_db), tuple(exponents)
-
-    def apply(self, audio, rng):
-        snr_db, exponent = rng.uniform(*self.snr_db), rng.uniform(*self.exponents)
-        spectrum = np.fft.rfft(rng.standard_normal(len(audio), dtype=np.float32))
-        frequency = np.arange(len(spectrum), dtype=np.float32)
-        frequency[0] = 1.0  # the mean is as strong as the lowest frequency, not infinite
-        noise = np.fft.irfft(spectrum * frequency ** (-exponent / 2), n=len(audio))
-        return mix_at_snr(audio, noise.astype(np.float32), snr_db)
-
-
-@lru_cache(maxsize=32)
-def _noise_recording(path: str) -> np.ndarray:
-    return read_audio(path)
-
-
-class NoiseFiles(WaveformAugmentation):
-    """A stretch of a recorded background from a folder of audio files, at a uniform SNR.
-
-    Args:
-        data_dir: searched recursively; a file shorter than the utterance is repeated.
-
-    Raises:
-        FileNotFoundError: no audio file in ``data_dir``.
-    """
-
-    def __init__(
-        self, data_dir: str, low_snr_db: float = 5.0, high_snr_db: float = 25.0, p: float = 0.5
-    ):
-        super().__init__(p)
-        self.paths = sorted(str(p) for p in Path(data_dir).rglob("*") if is_audio(p))
-        if not self.paths:
-            raise FileNotFoundError(
-                f"no audio files in {Path(data_dir).absolute()} to use as noise"
-            )
-        self.snr_db = (low_snr_db, high_snr_db)
-
-    def apply(self, audio, rng):
-        noise = _noise_recording(self.paths[rng.integers(len(self.paths))])
-        start = rng.integers(len(noise))
-        stretch = np.take(noise, np.arange(start, start + len(audio)), mode="wrap")
-        return mix_at_snr(audio, stretch, rng.uniform(*self.snr_db))
-
-
 class WaveformAugmentations:
     """A named sequence of augmentations, applied in order.
 
@@ -140,26 +104,38 @@ class WaveformAugmentations:
         augmentations: {name: augmentation}; the name is part of the key of its draws.
         seed: the run's seed.
         from_epoch: the first epoch, counted from 0, in which they are applied.
+        fixed: draw as in epoch 0 at all times, for a dev or test set that is to stay the same.
     """
 
     def __init__(
-        self, augmentations: Mapping[str, WaveformAugmentation], seed: int, from_epoch: int = 0
+        self,
+        augmentations: Mapping[str, WaveformAugmentation],
+        seed: int,
+        from_epoch: int = 0,
+        fixed: bool = False,
     ):
         self.augmentations, self.seed = dict(augmentations), seed
-        self.from_epoch = from_epoch
+        self.from_epoch, self.fixed = from_epoch, fixed
 
     def __call__(self, audio: np.ndarray, epoch: int, utterance_id: str) -> np.ndarray:
-        for name, augmentation in self._in(epoch).items():
-            audio = augmentation(audio, generator(self.seed, epoch, utterance_id, name))
+        for augmentation, rng in self._draws(epoch, utterance_id):
+            audio = augmentation(audio, rng)
         return np.ascontiguousarray(audio, dtype=np.float32)
 
     def duration_factor(self, epoch: int, utterance_id: str) -> float:
         """Duration after / before, so that batches can be filled by what they will really hold."""
         factor = 1.0
-        for name, augmentation in self._in(epoch).items():
+        for augmentation, rng in self._draws(epoch, utterance_id):
             if isinstance(augmentation, Speed):
-                factor /= augmentation.factor(generator(self.seed, epoch, utterance_id, name))
+                factor /= augmentation.factor(rng)
         return factor
 
-    def _in(self, epoch: int) -> Mapping[str, WaveformAugmentation]:
-        return self.augmentations if epoch >= self.from_epoch else {}
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({vars(self)})"
+
+    def _draws(self, epoch, utterance_id):
+        """Each augmentation that has begun, with the generator of its draws."""
+        epoch = 0 if self.fixed else epoch
+        if epoch >= self.from_epoch:
+            for name, augmentation in self.augmentations.items():
+                yield augmentation, generator(self.seed, epoch, utterance_id, name)

@@ -4,14 +4,14 @@ A dataset holds no random state: item ``(epoch, i)`` is the same on every worker
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from asrlib.data.audio import AudioError, read_audio
+from asrlib.data.audio import SAMPLE_RATE, AudioError, read_audio, stream_audio
 from asrlib.data.custom_dir import custom_dir_index
 from asrlib.data.librispeech import librispeech_index
 from asrlib.data.manifest import manifest_index
@@ -45,6 +45,11 @@ class LongItem:
     """An utterance too long for a batch, to be read in windows."""
 
     utterance: Utterance
+    audio: np.ndarray | None = None  # float32 [S] where it was augmented, and so had to be read
+
+    def pieces(self) -> Iterable[np.ndarray]:
+        """Its audio, float32 [n] each; raises as ``stream_audio``."""
+        return stream_audio(self.utterance.path) if self.audio is None else [self.audio]
 
 
 class SpeechDataset(torch.utils.data.Dataset):
@@ -54,13 +59,14 @@ class SpeechDataset(torch.utils.data.Dataset):
         index: what to read, and what was left out already.
         text_encoder: makes ``tokens``; without it (inference) there are none. May be set later, as it
             may have to be learned from the texts.
-        augmentations: applied to the waveform of every item; training only.
+        augmentations: applied to the waveform of every item; for dev and test only ``fixed`` ones.
         training: leave out utterances that cannot be trained on: without words, with characters
             whose sound is unknown (``asrlib.text.unspoken``), or outside the durations below.
             Never set for dev and test, whose errors count whatever they hold.
         min_duration, max_duration: seconds, for training.
         limit: keep only this many, the first.
-        max_item_seconds: longer utterances become a ``LongItem``, without being read (inference).
+        max_item_seconds: longer utterances become a ``LongItem``, without being read unless they
+            are augmented (inference).
         seed: of the run, for what ``text_encoder`` draws; training only.
 
     Raises:
@@ -99,15 +105,17 @@ class SpeechDataset(torch.utils.data.Dataset):
     def __getitem__(self, key: tuple[int, int]) -> Item | SkippedItem | LongItem:
         """The item of (epoch, index)."""
         epoch, i = key
-        utterance = self.utterances[i]
+        utterance, longest = self.utterances[i], self.max_item_seconds
         try:
-            audio = read_audio(utterance.path, self.max_item_seconds)
+            audio = read_audio(utterance.path, None if self.augmentations else longest)
         except AudioError as error:
             return SkippedItem(utterance, str(error))
         if audio is None:
             return LongItem(utterance)
         if self.augmentations is not None:
             audio = self.augmentations(audio, epoch, utterance.id)
+            if longest is not None and len(audio) > longest * SAMPLE_RATE:
+                return LongItem(utterance, audio)
         return Item(utterance, audio, self._tokens(epoch, utterance))
 
     def _tokens(self, epoch: int, utterance: Utterance) -> tuple[int, ...] | None:

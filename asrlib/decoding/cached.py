@@ -27,7 +27,10 @@ from asrlib.files import write_atomically
 from asrlib.training.evaluation import Decoder, evaluate
 
 CHECKPOINT_FILES = ("model.safetensors", "config.yaml", "text_encoder.json")
-CODE = ("model/*.py", "data/audio.py", "data/loader.py", "decoding/longform.py")
+CODE = (
+    *("model/*.py", "augmentations/*.py"),
+    *("data/audio.py", "data/dataset.py", "data/loader.py", "decoding/longform.py"),
+)
 
 
 class LogProbs:
@@ -123,7 +126,7 @@ def fingerprint(checkpoint: Path, dataset: SpeechDataset, how: str) -> str:
     Args:
         how: they are computed; another device or batch may round otherwise.
     """
-    digest = hashlib.sha256(how.encode())
+    digest = hashlib.sha256(f"{how} {dataset.augmentations}".encode())
     package = Path(asrlib.__file__).parent
     code = sorted(path for pattern in CODE for path in package.glob(pattern))
     for path in [*(checkpoint / name for name in CHECKPOINT_FILES), *code]:

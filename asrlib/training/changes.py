@@ -3,7 +3,8 @@
 What cannot change a weight, or which data are seen, may change freely: the keys in ``FREE``. Instead of
 some of these, facts are compared: what the data hold (``SpeechDataset.fingerprint``), so that a corpus
 may move to another folder; the batches in a step, so that two processes may go on where one took two
-batches a step; the precision that was chosen. All else is refused, by name, unless
+batches a step; the precision that was chosen. A key that is null is as one that is absent, so that
+the library may get options that are off. All else is refused, by name, unless
 ``trainer.accept_changes`` names it or a section above it.
 
 ``trainer.epochs`` is not free: learning rates follow the share of the training that is done, so a run
@@ -30,7 +31,7 @@ def describe(train: SpeechDataset, val: SpeechDataset, batches_per_step: int) ->
     """What a run is made of beside its configuration, under the keys that stand for it."""
     return {
         "datasets.train": train.fingerprint(),
-        "datasets.val": val.fingerprint(),
+        "datasets.val": val.fingerprint() + (f" {val.augmentations}" if val.augmentations else ""),
         "trainer.accumulate": f"{batches_per_step} batches a step",
     }
 
@@ -82,7 +83,7 @@ def _flat(section: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in section.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
-        else:
+        elif value is not None:
             yield f"{prefix}{name}", value
 
 

@@ -9,7 +9,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from asrlib.data import AudioError, Utterance
-from asrlib.data.audio import stream_audio
 from asrlib.data.dataset import SkippedItem
 from asrlib.decoding import Hypothesis, LongForm
 from asrlib.metrics import ErrorRate
@@ -92,9 +91,7 @@ def evaluate(
         evaluation.skipped += batch["skipped"]
         for item in batch["long"]:
             try:
-                hypothesis = LongForm(model, decoder, text_encoder)(
-                    stream_audio(item.utterance.path)
-                )
+                hypothesis = LongForm(model, decoder, text_encoder)(item.pieces())
             except AudioError as error:
                 evaluation.skipped.append(SkippedItem(item.utterance, str(error)))
             else:

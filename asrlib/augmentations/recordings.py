@@ -1,0 +1,48 @@
+"""A folder of recordings that augmentations draw from."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from asrlib.data.audio import is_audio, read_audio
+
+
+@lru_cache(maxsize=32)
+def _read(path: str) -> np.ndarray:
+    return read_audio(path)
+
+
+class Recordings:
+    """The audio files below a folder.
+
+    Args:
+        data_dir: the folder.
+        files: those that match one of these patterns, relative to it: ["rain.flac", "street/**/*"].
+
+    Raises:
+        FileNotFoundError: a pattern matches no audio file.
+    """
+
+    def __init__(self, data_dir: str, files: Sequence[str]):
+        root, found = Path(data_dir), set()
+        for pattern in files:
+            matching = {path for path in root.glob(pattern) if is_audio(path)}
+            if not matching:
+                raise FileNotFoundError(f"no audio files {pattern} in {root.absolute()}")
+            found |= matching
+        if not found:
+            raise FileNotFoundError(f"no audio files asked for in {root.absolute()}: files=[]")
+        self.root, self.paths = root, sorted(map(str, found))
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """One of them, float32 [n] at 16 kHz; not to be written to."""
+        return _read(self.paths[rng.integers(len(self.paths))])
+
+    def __repr__(self) -> str:
+        """Changes with the names and sizes of the files, not with where the folder is."""
+        facts = [(str(Path(p).relative_to(self.root)), Path(p).stat().st_size) for p in self.paths]
+        digest = hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()
+        return f"{len(self.paths)} recordings ({digest})"
