@@ -9,6 +9,7 @@ from asrlib.data.dataset import (
     ManifestDataset,
     SpeechDataset,
 )
+from asrlib.data.mixture import MixtureDataset
 from asrlib.data.sampler import BucketBatchSampler
 from asrlib.data.utterance import Index, Utterance
 
@@ -21,6 +22,7 @@ __all__ = [
     "Index",
     "LibriSpeechDataset",
     "ManifestDataset",
+    "MixtureDataset",
     "SpeechDataset",
     "Utterance",
     "collate",

@@ -2,7 +2,7 @@
 
 More than half of a naive batch is padding, so utterances are sorted by duration before they are cut
 into batches. To mix the batches from one epoch to the next, each duration is first jittered by a
-few percent. The order is a function of (seed, epoch) alone, and every utterance comes exactly once.
+few percent. The order is a function of (seed, epoch) alone, and every utterance of the epoch comes once.
 
 Several processes share the batches out in turn: of W, the one with rank r gets number r, r + W, r + 2W …
 of what is left of the epoch. W batches, one in each process, are then those that one process would
@@ -20,7 +20,7 @@ class BucketBatchSampler:
     """Yields batches of (epoch, index), the keys of ``SpeechDataset``.
 
     Args:
-        durations: epoch → seconds of every utterance in it, float [N].
+        durations: epoch → seconds of every utterance, float [N]; zero where it is not in the epoch.
         batch_seconds: the longest utterance of a batch times its size is at most this; an utterance
             that is longer on its own is a batch of its own.
         max_batch_size: at most so many utterances.
@@ -56,7 +56,7 @@ class BucketBatchSampler:
         self.epoch, self.start = epoch, start
 
     def batches(self, epoch: int) -> list[list[int]]:
-        """All batches of ``epoch`` in order, whatever the rank: a partition of range(N)."""
+        """All batches of ``epoch`` in order, whatever the rank: a partition of its utterances."""
         if self._newest is None or self._newest[0] != epoch:
             self._newest = epoch, self._cut(epoch)
         return self._newest[1]
@@ -69,7 +69,8 @@ class BucketBatchSampler:
             keys = durations * rng.uniform(1 - self.jitter, 1 + self.jitter, len(durations))
         batches: list[list[int]] = []
         longest = np.inf
-        for i in np.argsort(-keys, kind="stable").tolist():
+        order = np.argsort(-keys, kind="stable")
+        for i in order[durations[order] > 0].tolist():
             longest = max(longest, durations[i])
             size = len(batches[-1]) + 1 if batches else np.inf
             if size > self.max_batch_size or longest * size > self.batch_seconds:

@@ -32,7 +32,11 @@ class Utterance:
 
 @dataclass
 class Index:
-    """Usable utterances in a fixed order, and what was left out: {path or id: reason}."""
+    """Usable utterances in a fixed order, and what was left out: {path or id: reason}.
+
+    A reason begins with that path or id and a colon; details that differ from one utterance to the next
+    stand at its end, in parentheses.
+    """
 
     utterances: list[Utterance] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -41,7 +45,7 @@ class Index:
     def add(self, id: str, path: Path, text: str | None, speaker: str | None = None) -> None:
         """Adds a file, or notes by name why it cannot be used; of two with one id, the first counts."""
         if (first := self._path_of.setdefault(id, path)) != path:
-            self.skipped[str(path)] = f"{path}: has the same id as {first.name}"
+            self.skipped[str(path)] = f"{path}: has the same id as another ({first.name})"
             return
         try:
             duration = audio_info(path).duration
@@ -52,7 +56,7 @@ class Index:
 
     def note_missing_audio(self, id: str, transcript: Path) -> None:
         """Notes a text whose recording is not there."""
-        self.skipped[id] = f"{id}: in {transcript}, but there is no such recording"
+        self.skipped[id] = f"{id}: there is no such recording (its text is in {transcript})"
 
     def has(self, id: str) -> bool:
         return id in self._path_of
