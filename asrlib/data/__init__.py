@@ -3,6 +3,7 @@
 from asrlib.data.audio import SAMPLE_RATE, AudioError, read_audio
 from asrlib.data.collate import collate
 from asrlib.data.dataset import (
+    CommonVoiceDataset,
     CustomDirDataset,
     DemoDataset,
     LibriSpeechDataset,
@@ -17,6 +18,7 @@ __all__ = [
     "SAMPLE_RATE",
     "AudioError",
     "BucketBatchSampler",
+    "CommonVoiceDataset",
     "CustomDirDataset",
     "DemoDataset",
     "Index",

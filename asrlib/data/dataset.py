@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from asrlib.data.audio import AudioError, read_audio
+from asrlib.data.common_voice import common_voice_index
 from asrlib.data.custom_dir import custom_dir_index
 from asrlib.data.librispeech import librispeech_index
 from asrlib.data.manifest import manifest_index
@@ -168,6 +169,15 @@ class CustomDirDataset(SpeechDataset):
 
     def __init__(self, data_dir: str, speaker_pattern: str | None = None, **options):
         super().__init__(custom_dir_index(data_dir, speaker_pattern), **options)
+
+
+class CommonVoiceDataset(SpeechDataset):
+    """A part of Common Voice (``asrlib.data.common_voice``); training keeps apart from dev and test."""
+
+    def __init__(self, data_dir: str, part: str, training: bool = False, **options):
+        apart_from = ("dev", "test") if training else ()
+        index = common_voice_index(data_dir, part, apart_from)
+        super().__init__(index, training=training, **options)
 
 
 class ManifestDataset(SpeechDataset):

@@ -7,14 +7,13 @@ scanned again.
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from asrlib.data.audio import AudioError, audio_info
-from asrlib.files import write_jsonl
+from asrlib.files import read_jsonl, write_jsonl
 
 INDEX_VERSION = 2
 
@@ -104,7 +103,7 @@ def cached_index(folder: Path, layout: str, scan: Callable[[], Index]) -> Index:
     key = hashlib.blake2b(state.encode(), digest_size=12).hexdigest()
     path = cache_dir() / "index" / f"{folder.name}-{key}.jsonl"
     if path.exists():
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = read_jsonl(path)
         return Index([Utterance(**row) for row in rows[1:]], rows[0]["skipped"])
     index = scan()
     try:
