@@ -8,6 +8,7 @@ from asrlib.data.dataset import (
     DemoDataset,
     LibriSpeechDataset,
     ManifestDataset,
+    ShardDataset,
     SpeechDataset,
 )
 from asrlib.data.mixture import MixtureDataset
@@ -25,6 +26,7 @@ __all__ = [
     "LibriSpeechDataset",
     "ManifestDataset",
     "MixtureDataset",
+    "ShardDataset",
     "SpeechDataset",
     "Utterance",
     "collate",

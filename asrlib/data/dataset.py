@@ -17,6 +17,7 @@ from asrlib.data.common_voice import common_voice_index
 from asrlib.data.custom_dir import custom_dir_index
 from asrlib.data.librispeech import librispeech_index
 from asrlib.data.manifest import manifest_index
+from asrlib.data.shard_index import shard_index
 from asrlib.data.utterance import Index, Utterance
 from asrlib.randomness import generator
 from asrlib.text import CTCTextEncoder, normalize, unspoken
@@ -185,6 +186,13 @@ class ManifestDataset(SpeechDataset):
 
     def __init__(self, path: str, **options):
         super().__init__(manifest_index(path), **options)
+
+
+class ShardDataset(SpeechDataset):
+    """What ``asrlib.data.shards`` wrote into a folder, which may be read-only."""
+
+    def __init__(self, data_dir: str, **options):
+        super().__init__(shard_index(data_dir), **options)
 
 
 class DemoDataset(LibriSpeechDataset):
