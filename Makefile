@@ -5,7 +5,7 @@ RUN := .venv/bin/python
 # A stamp, made once all requirements are installed.
 VENV := .venv/installed
 
-.PHONY: help demo test test-slow lint format train-an4 an4-data lmplz language-models bench-decode bench-train \
+.PHONY: help demo test test-slow lint format train-an4 an4-data lmplz language-models bench-decode bench-train bench-data \
     gpu-check faults clean
 .DEFAULT_GOAL := help
 
@@ -79,6 +79,10 @@ bench-decode: an4-data $(VENV) ## time the decoders on AN4: make bench-decode DA
 
 bench-train: $(VENV) ## time our Conformer blocks beside torchaudio's, forward and backward, on this CPU
 	$(RUN) -m bench.train --out report/results/bench-train.json
+
+# DATA: any folder of recordings; without it, the demo's.
+bench-data: $(VENV) ## time reading, augmenting and batching of FLAC, Opus, MP3 and shards, beside lhotse [DATA=DIR]
+	$(RUN) -m bench.data $(if $(DATA),--data "$(DATA)") --out report/results/bench-data.json
 
 gpu-check: $(VENV) ## compare training on this GPU with the CPU's, and time it: ten minutes, none without CUDA
 	$(RUN) -m bench.gpu_check --out report/results/bench-gpu.json

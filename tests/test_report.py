@@ -18,6 +18,7 @@ MEASURED = {"system", "seconds", "audio_seconds", "peak_mb", "commit", "command"
 FIELDS = {  # of each row of a bench, beside those
     "bench-decode": {"decoder", "wer", "data", "threads"},
     "bench-train": {"audio_seconds_per_second", "device", "threads", "dropout", "longest_seconds"},
+    "bench-data": {"audio_seconds_per_second", "device", "measured", "utterances"},
     "bench-gpu": {"check", "device", "torch"},
 }
 
