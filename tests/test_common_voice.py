@@ -19,7 +19,7 @@ SENTENCES = {
         ("bob", 'An unmatched " quote'),
         ("bob", "Room 5 is free."),
         ("eve", ""),
-        ("eve", "He said\u2028yes\x85twice"),  # what str.splitlines takes for ends of lines
+        ("eve", "He said\u2028yes\x85twice\rnow"),  # what else ends a line for Python
     ],
     "dev": [("dan", 'Chapter 7, a quote: "'), ("dan", "")],
     "test": [("tim", "Shared sentence."), ("tom", "It's 9 o'clock.")],
@@ -97,7 +97,7 @@ def test_training_says_what_it_leaves_out_and_why(cv_dir):
         "the cafe's closed isn't it",
         "good bye said the boy",
         "an unmatched quote",
-        "he said yes twice",
+        "he said yes twice now",
     ]
     assert dataset.skipped_by_reason() == {
         "its text has characters whose sound is not known": 1,
