@@ -6,7 +6,7 @@ RUN := .venv/bin/python
 VENV := .venv/installed
 
 .PHONY: help demo test test-slow lint format train-an4 an4-data lmplz language-models bench-decode bench-train \
-    bench-recognise gpu-check faults clean
+    bench-data bench-recognise gpu-check faults clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -88,6 +88,10 @@ bench-recognise: $(VENV) ## time the shipped recogniser beside PocketSphinx: mak
 	$(RUN) -m bench.recognise inferencer.from_pretrained=$(SHIPPED) datasets=librispeech \
 	    "datasets.root=$(DATA)" inferencer.part=val inferencer.result_path=report/results/shipped.json \
 	    +out=report/results/bench-recognise.json
+
+# DATA: any folder of recordings; without it, the demo's.
+bench-data: $(VENV) ## time reading, augmenting and batching of FLAC, Opus, MP3 and shards, beside lhotse [DATA=DIR]
+	$(RUN) -m bench.data $(if $(DATA),--data "$(DATA)") --out report/results/bench-data.json
 
 gpu-check: $(VENV) ## compare training on this GPU with the CPU's, and time it: ten minutes, none without CUDA
 	$(RUN) -m bench.gpu_check --out report/results/bench-gpu.json

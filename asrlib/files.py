@@ -26,6 +26,12 @@ def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
     write_atomically(path, text.encode())
 
 
+def read_jsonl(path: Path) -> list[dict]:
+    """The objects of a file of one a line; not cut at what else ``str.splitlines`` takes for an end."""
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
 @contextmanager
 def folder_written_atomically(path: Path | str) -> Iterator[Path]:
     """Yields a temporary folder that takes the name ``path`` when the block ends well.

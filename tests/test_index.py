@@ -97,7 +97,7 @@ def test_of_two_files_with_one_id_the_second_is_left_out_by_name(custom_dir):
     assert len({u.id for u in index.utterances}) == 4
     ((path, reason),) = index.skipped.items()
     assert os.path.basename(path) == "a1-ann-b.wav"
-    assert "same id as a1-ann-b.flac" in reason
+    assert "same id as another (a1-ann-b.flac)" in reason
 
 
 def test_what_is_no_audio_is_named_and_what_is_hidden_ignored(custom_dir):

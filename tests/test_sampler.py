@@ -140,15 +140,29 @@ def pairs(batches):
     return {pair for batch in batches for pair in combinations(sorted(batch), 2)}
 
 
-def assert_little_padding_and_much_mixing(durations):
+def assert_little_padding_and_much_mixing(durations, padding=0.025, repeated=0.4):
     sampler = make(durations, batch_seconds=160.0)
     first, second = sampler.batches(0), sampler.batches(1)
-    assert padding_share(durations, first) <= 0.06
-    assert len(pairs(first) & pairs(second)) < 0.5 * len(pairs(first))
+    assert padding_share(durations, first) <= padding
+    assert len(pairs(first) & pairs(second)) <= repeated * len(pairs(first))
 
 
 def test_speech_like_batches_hold_little_padding_and_mix_between_epochs():
     assert_little_padding_and_much_mixing(speech_like_durations())
+    assert_little_padding_and_much_mixing(speech_like_durations(10 * 1519), 0.01, 0.1)
+
+
+def test_utterances_of_one_duration_mix_as_well():
+    assert_little_padding_and_much_mixing(np.full(1000, 10.0), padding=0, repeated=0.05)
+
+
+def test_what_is_not_in_an_epoch_is_in_no_batch_and_changes_nothing_else():
+    durations = speech_like_durations(300)
+    absent = np.arange(300) % 3 == 0
+    some = make(np.where(absent, 0.0, durations)).batches(4)
+    alone = make(durations[~absent]).batches(4)
+    names = np.flatnonzero(~absent)
+    assert some == [[int(names[i]) for i in batch] for batch in alone]
 
 
 def test_train_clean_5_holds_little_padding_and_mixes_between_epochs(speech_dir):

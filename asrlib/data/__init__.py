@@ -3,12 +3,15 @@
 from asrlib.data.audio import SAMPLE_RATE, AudioError, read_audio
 from asrlib.data.collate import collate
 from asrlib.data.dataset import (
+    CommonVoiceDataset,
     CustomDirDataset,
     DemoDataset,
     LibriSpeechDataset,
     ManifestDataset,
+    ShardDataset,
     SpeechDataset,
 )
+from asrlib.data.mixture import MixtureDataset
 from asrlib.data.sampler import BucketBatchSampler
 from asrlib.data.utterance import Index, Utterance
 
@@ -16,11 +19,14 @@ __all__ = [
     "SAMPLE_RATE",
     "AudioError",
     "BucketBatchSampler",
+    "CommonVoiceDataset",
     "CustomDirDataset",
     "DemoDataset",
     "Index",
     "LibriSpeechDataset",
     "ManifestDataset",
+    "MixtureDataset",
+    "ShardDataset",
     "SpeechDataset",
     "Utterance",
     "collate",

@@ -4,6 +4,7 @@ A dataset holds no random state: item ``(epoch, i)`` is the same on every worker
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -12,9 +13,11 @@ import numpy as np
 import torch
 
 from asrlib.data.audio import SAMPLE_RATE, AudioError, read_audio, stream_audio
+from asrlib.data.common_voice import common_voice_index
 from asrlib.data.custom_dir import custom_dir_index
 from asrlib.data.librispeech import librispeech_index
 from asrlib.data.manifest import manifest_index
+from asrlib.data.shard_index import shard_index
 from asrlib.data.utterance import Index, Utterance
 from asrlib.randomness import generator
 from asrlib.text import CTCTextEncoder, normalize, unspoken
@@ -87,7 +90,7 @@ class SpeechDataset(torch.utils.data.Dataset):
     ):
         self.max_item_seconds, self.seed = max_item_seconds, seed
         self.text_encoder, self.augmentations = text_encoder, augmentations
-        self.skipped = dict(index.skipped)
+        self.skipped = dict(index.skipped)  # path or id → reason, with details in parentheses
         self.utterances: list[Utterance] = []
         for utterance in index.utterances[:limit]:
             reason = _untrainable(utterance, min_duration, max_duration) if training else None
@@ -97,7 +100,7 @@ class SpeechDataset(torch.utils.data.Dataset):
             text = None if utterance.text is None else normalize(utterance.text)
             self.utterances.append(replace(utterance, text=text))
         if not self.utterances:
-            raise ValueError(f"no usable utterance; left out: {self.skipped or 'none'}")
+            raise ValueError(f"no usable utterance; left out: {dict(self.skipped_by_reason())}")
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -118,6 +121,12 @@ class SpeechDataset(torch.utils.data.Dataset):
                 return LongItem(utterance, audio)
         return Item(utterance, audio, self._tokens(epoch, utterance))
 
+    def skipped_by_reason(self) -> Counter[str]:
+        """How many were left out for each reason, without its details."""
+        return Counter(
+            reason.removeprefix(f"{key}: ").split(" (")[0] for key, reason in self.skipped.items()
+        )
+
     def _tokens(self, epoch: int, utterance: Utterance) -> tuple[int, ...] | None:
         if self.text_encoder is None or utterance.text is None:
             return None
@@ -134,7 +143,10 @@ class SpeechDataset(torch.utils.data.Dataset):
         return f"{len(self)} utterances ({told.hexdigest()})"
 
     def durations(self, epoch: int) -> np.ndarray:
-        """Seconds of every utterance in ``epoch``, its change of speed included: float64 [N]."""
+        """Seconds of every utterance in ``epoch``, its change of speed included: float64 [N].
+
+        Zero where it is not in this epoch.
+        """
         durations = np.array([u.duration for u in self.utterances])
         if self.augmentations is not None:
             factor = self.augmentations.duration_factor
@@ -146,11 +158,11 @@ def _untrainable(utterance: Utterance, min_duration: float, max_duration: float)
     if utterance.text is None:
         return "no transcript"
     if characters := unspoken(utterance.text):
-        return f"its text has {characters!r}, whose sound is not known"
+        return f"its text has characters whose sound is not known ({characters!r})"
     if not normalize(utterance.text):
         return "its text is empty"
     if not min_duration <= utterance.duration <= max_duration:
-        return f"{utterance.duration:.2f} s, outside {min_duration}–{max_duration} s"
+        return f"not {min_duration}–{max_duration} s long ({utterance.duration:.2f} s)"
     return None
 
 
@@ -168,11 +180,27 @@ class CustomDirDataset(SpeechDataset):
         super().__init__(custom_dir_index(data_dir, speaker_pattern), **options)
 
 
+class CommonVoiceDataset(SpeechDataset):
+    """A part of Common Voice (``asrlib.data.common_voice``); training keeps apart from dev and test."""
+
+    def __init__(self, data_dir: str, part: str, training: bool = False, **options):
+        apart_from = ("dev", "test") if training else ()
+        index = common_voice_index(data_dir, part, apart_from)
+        super().__init__(index, training=training, **options)
+
+
 class ManifestDataset(SpeechDataset):
     """A JSON-lines manifest (``asrlib.data.manifest``)."""
 
     def __init__(self, path: str, **options):
         super().__init__(manifest_index(path), **options)
+
+
+class ShardDataset(SpeechDataset):
+    """What ``asrlib.data.shards`` wrote into a folder, which may be read-only."""
+
+    def __init__(self, data_dir: str, **options):
+        super().__init__(shard_index(data_dir), **options)
 
 
 class DemoDataset(LibriSpeechDataset):

@@ -14,7 +14,7 @@ def manifest_index(path: Path | str) -> Index:
     """
     path = Path(path)
     index, seen = Index(), set()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         try:

@@ -7,14 +7,13 @@ scanned again.
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from asrlib.data.audio import AudioError, audio_info
-from asrlib.files import write_jsonl
+from asrlib.files import read_jsonl, write_jsonl
 
 INDEX_VERSION = 2
 
@@ -32,7 +31,11 @@ class Utterance:
 
 @dataclass
 class Index:
-    """Usable utterances in a fixed order, and what was left out: {path or id: reason}."""
+    """Usable utterances in a fixed order, and what was left out: {path or id: reason}.
+
+    A reason begins with that path or id and a colon; details that differ from one utterance to the next
+    stand at its end, in parentheses.
+    """
 
     utterances: list[Utterance] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -41,7 +44,7 @@ class Index:
     def add(self, id: str, path: Path, text: str | None, speaker: str | None = None) -> None:
         """Adds a file, or notes by name why it cannot be used; of two with one id, the first counts."""
         if (first := self._path_of.setdefault(id, path)) != path:
-            self.skipped[str(path)] = f"{path}: has the same id as {first.name}"
+            self.skipped[str(path)] = f"{path}: has the same id as another ({first.name})"
             return
         try:
             duration = audio_info(path).duration
@@ -52,7 +55,7 @@ class Index:
 
     def note_missing_audio(self, id: str, transcript: Path) -> None:
         """Notes a text whose recording is not there."""
-        self.skipped[id] = f"{id}: in {transcript}, but there is no such recording"
+        self.skipped[id] = f"{id}: there is no such recording (its text is in {transcript})"
 
     def has(self, id: str) -> bool:
         return id in self._path_of
@@ -100,7 +103,7 @@ def cached_index(folder: Path, layout: str, scan: Callable[[], Index]) -> Index:
     key = hashlib.blake2b(state.encode(), digest_size=12).hexdigest()
     path = cache_dir() / "index" / f"{folder.name}-{key}.jsonl"
     if path.exists():
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = read_jsonl(path)
         return Index([Utterance(**row) for row in rows[1:]], rows[0]["skipped"])
     index = scan()
     try:

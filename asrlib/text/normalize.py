@@ -27,6 +27,8 @@ _READ_ALOUD_SYMBOLS = frozenset("%&@#+=$€£¥°§")
 
 def _fold(text: str) -> str:
     """Lower-case letters without diacritics, plain apostrophes; everything else as it was."""
+    if text.isascii():  # the same in a fifth of the time
+        return text.replace("`", "'").lower()
     # apostrophes first: NFKD would turn the acute accent into a space and a combining mark
     # and case after it: it decomposes ``ǿ`` into ``ø`` and a mark, and ``ℌ`` into ``H``
     text = unicodedata.normalize("NFKD", text.translate(_APOSTROPHES)).lower()

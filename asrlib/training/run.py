@@ -3,7 +3,7 @@
 import json
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -145,8 +145,8 @@ def train(config: DictConfig) -> Progress:
             f"{len(val_data)} for dev"
         )
         if world.is_first:
-            _tell_skipped(train_data.skipped)
-            _tell_skipped(val_data.skipped)
+            for data in (train_data, val_data):
+                _tell_skipped(data.skipped, data.skipped_by_reason())
         progress = trainer.train()
         if world.is_first:
             _tell_skipped(progress.unreadable)
@@ -155,8 +155,16 @@ def train(config: DictConfig) -> Progress:
         return progress
 
 
-def _tell_skipped(skipped: dict[str, str], most: int = 10) -> None:
-    if skipped:
-        print(f"left out {len(skipped)} utterances:", file=sys.stderr)
-        for name, reason in list(skipped.items())[:most]:
-            print(f"  {name}: {reason}", file=sys.stderr)
+def _tell_skipped(
+    skipped: Mapping[str, str], by_reason: Mapping[str, int] | None = None, most: int = 10
+) -> None:
+    """Names the first ``most``, and counts them by reason where there are more."""
+    if not skipped:
+        return
+    print(f"left out {len(skipped)} utterances:", file=sys.stderr)
+    if by_reason and len(skipped) > most:
+        for reason, count in by_reason.items():
+            print(f"  {count} × {reason}", file=sys.stderr)
+        print(f"the first {most} of them:", file=sys.stderr)
+    for name, reason in list(skipped.items())[:most]:
+        print(f"  {name}: {reason.removeprefix(f'{name}: ')}", file=sys.stderr)
