@@ -9,9 +9,10 @@ from typing import Any
 
 import hydra
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from asrlib.decoding.contract import Decoder, reads
 from asrlib.model import LogMel
 from asrlib.text import CTCTextEncoder
 
@@ -51,17 +52,35 @@ def build_encoder(config: DictConfig, features: LogMel, text_encoder: CTCTextEnc
         ValueError: as ``build``; or too few encoder frames for characters.
     """
     encoder = build(config.model, n_mels=features.n_mels, vocabulary_size=len(text_encoder))
-    if text_encoder.kind == CTCTextEncoder.kind and encoder.stride >= 8:
+    without_ctc = OmegaConf.select(config, "loss.attention", default=0) == 1
+    if text_encoder.kind == CTCTextEncoder.kind and encoder.stride >= 8 and not without_ctc:
         raise ValueError(
             f"an encoder frame of {10 * encoder.stride} ms is longer than many characters are: "
-            "choose text_encoder=bpe, or a smaller stride (model.subsampling=4)"
+            "choose text_encoder=bpe, or a smaller stride (model.subsampling=4, model.halvings=2)"
         )
     return encoder
 
 
-def build_decoder(section: DictConfig, text_encoder: CTCTextEncoder) -> Any:
-    """The decoder of a section of ``decoder/``, whose ``name`` is for result rows."""
-    return build({k: v for k, v in section.items() if k != "name"}, text_encoder=text_encoder)
+def build_decoder(
+    section: Mapping, text_encoder: CTCTextEncoder, speller: nn.Module | None = None
+) -> Decoder:
+    """The decoder of a section of ``decoder/``, whose ``name`` is for result rows.
+
+    Args:
+        speller: of the model whose output will be decoded, if it has one.
+
+    Raises:
+        ValueError: as ``build``; or the decoder needs a speller.
+    """
+    make = build({k: v for k, v in section.items() if k != "name"}, _partial_=True)
+    if "encoded" not in reads(make.func):
+        return make(text_encoder=text_encoder)
+    if speller is None:
+        raise ValueError(
+            f"decoder={section.get('name')} decodes by attention, and this model has CTC alone: choose "
+            "decoder=greedy or beam, or train with model=las loss=joint"
+        )
+    return make(text_encoder=text_encoder, speller=speller)
 
 
 def choose_device(name: str) -> torch.device:
