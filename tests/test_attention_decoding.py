@@ -2,8 +2,8 @@
 
 import itertools
 import math
-from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -96,15 +96,14 @@ def test_prefix_scores_of_a_long_utterance_are_those_of_a_loop_over_frames():
         new = torch.tensor([[label]])
         state, last = scorer.extend(state, last, new), new
         entering = [
-            b if label == before else float(torch.logaddexp(*map(torch.tensor, (a, b))))
-            for a, b in zip(in_label, in_blank, strict=True)
+            blank if label == before else np.logaddexp(own, blank)
+            for own, blank in zip(in_label, in_blank, strict=True)
         ]
         in_label, in_blank = [-math.inf], [-math.inf]
         for t, p in enumerate(log_probs[0].tolist()):
-            stay = torch.tensor([in_label[t], entering[t]]).double().logsumexp(0)
-            both = torch.tensor([in_label[t], in_blank[t]]).double().logsumexp(0)
-            in_label.append(p[label] + float(stay))
-            in_blank.append(p[BLANK] + float(both))
+            both = np.logaddexp(in_label[t], in_blank[t])
+            in_label.append(p[label] + np.logaddexp(in_label[t], entering[t]))
+            in_blank.append(p[BLANK] + both)
         before = label
         found = state[0, 0].clamp(min=-1e9)
         expected = torch.tensor([in_label, in_blank]).double().clamp(min=-1e9)
@@ -328,14 +327,21 @@ def lm_path(tmp_path_factory):
     return path
 
 
-def by_pieces():
-    """Labels a, b, " " and the pieces " a" and "ab", as SimpleNamespace does for what is read of it."""
-    pieces = ["", "a", "b", "▁", "▁a"]
-    return SimpleNamespace(
-        pieces=pieces,
-        decode=lambda ids: "".join(pieces[i] for i in ids).replace("▁", " ").strip(),
-        __len__=lambda: len(pieces),
-    )
+@pytest.mark.parametrize("encoder", [CTCTextEncoder("abhgint "), made_by_hand()])
+def test_words_end_where_labels_say_so_whatever_writes_them(lm_path, encoder):
+    from asrlib.decoding.word_fusion import WordFusion
+
+    weights = 0.6, 1.2, -4.0
+    fusion = WordFusion(encoder, lm_path, *weights)
+    for text in ("", "ab", "ab a", "a ab ab thing", "bat a"):
+        writing, score = fusion.start(), 0.0
+        for label in encoder.encode(text):
+            if fusion.ends_word[label]:
+                score += fusion.closing(writing).score
+            writing = fusion.write(writing, label)
+        closing = fusion.closing(writing)
+        found = score + closing.score + closing.end
+        assert found == pytest.approx(lm_score(text, *weights), abs=1e-4)
 
 
 @torch.no_grad()
