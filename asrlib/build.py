@@ -5,6 +5,7 @@ checkpoint brings its own configuration, only targets inside asrlib are followed
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import hydra
@@ -72,8 +73,8 @@ def build_decoder(
     Raises:
         ValueError: as ``build``; or the decoder needs a speller.
     """
-    make = build({k: v for k, v in section.items() if k != "name"}, _partial_=True)
-    if "encoded" not in reads(make.func):
+    make = _make_decoder(section)
+    if "encoded" not in reads_of(section):
         return make(text_encoder=text_encoder)
     if speller is None:
         raise ValueError(
@@ -81,6 +82,15 @@ def build_decoder(
             "decoder=greedy or beam, or train with model=las loss=joint"
         )
     return make(text_encoder=text_encoder, speller=speller)
+
+
+def reads_of(section: Mapping) -> tuple[str, ...]:
+    """What the decoder of a section of ``decoder/`` reads of a model's output; it is not made."""
+    return reads(_make_decoder(section).func)
+
+
+def _make_decoder(section: Mapping) -> partial:
+    return build({k: v for k, v in section.items() if k != "name"}, _partial_=True)
 
 
 def choose_device(name: str) -> torch.device:

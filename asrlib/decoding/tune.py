@@ -24,12 +24,12 @@ import hydra
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from asrlib.build import build, build_decoder
+from asrlib.build import build, reads_of
 from asrlib.checkpoint import find_checkpoint, load_acoustic_model
 from asrlib.data import Utterance
 from asrlib.data.dataset import SpeechDataset
 from asrlib.decoding.cached import cached_log_probs
-from asrlib.decoding.contract import LENGTH, reads
+from asrlib.decoding.contract import LENGTH
 from asrlib.decoding.greedy import GreedyDecoder
 from asrlib.decoding.grid import Grid, Point, Scored, Scorer, count_edits, scoring
 from asrlib.decoding.grid_figure import grid_figure, png
@@ -79,7 +79,7 @@ def tune(config: DictConfig) -> Tuning:
     except OSError as error:
         raise OSError(f"{folder} cannot be made ({error}): choose a tune.folder") from error
     model, text_encoder, _ = load_acoustic_model(checkpoint)
-    names = {"log_probs", *reads(build_decoder(section, text_encoder, model.speller))} - {LENGTH}
+    names = {"log_probs", *reads_of(section)} - {LENGTH}
     log_probs = cached_log_probs(
         folder / f"log_probs-{options.part}.safetensors",
         checkpoint,
