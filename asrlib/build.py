@@ -5,13 +5,15 @@ checkpoint brings its own configuration, only targets inside asrlib are followed
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import hydra
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from asrlib.decoding.contract import Decoder, reads
 from asrlib.model import LogMel
 from asrlib.text import CTCTextEncoder
 
@@ -51,17 +53,44 @@ def build_encoder(config: DictConfig, features: LogMel, text_encoder: CTCTextEnc
         ValueError: as ``build``; or too few encoder frames for characters.
     """
     encoder = build(config.model, n_mels=features.n_mels, vocabulary_size=len(text_encoder))
-    if text_encoder.kind == CTCTextEncoder.kind and encoder.stride >= 8:
+    without_ctc = OmegaConf.select(config, "loss.attention", default=0) == 1
+    if text_encoder.kind == CTCTextEncoder.kind and encoder.stride >= 8 and not without_ctc:
         raise ValueError(
             f"an encoder frame of {10 * encoder.stride} ms is longer than many characters are: "
-            "choose text_encoder=bpe, or a smaller stride (model.subsampling=4)"
+            "choose text_encoder=bpe, or a smaller stride (model.subsampling=4, model.halvings=2)"
         )
     return encoder
 
 
-def build_decoder(section: DictConfig, text_encoder: CTCTextEncoder) -> Any:
-    """The decoder of a section of ``decoder/``, whose ``name`` is for result rows."""
-    return build({k: v for k, v in section.items() if k != "name"}, text_encoder=text_encoder)
+def build_decoder(
+    section: Mapping, text_encoder: CTCTextEncoder, speller: nn.Module | None = None
+) -> Decoder:
+    """The decoder of a section of ``decoder/``, whose ``name`` is for result rows.
+
+    Args:
+        speller: of the model whose output will be decoded, if it has one.
+
+    Raises:
+        ValueError: as ``build``; or the decoder needs a speller.
+    """
+    make = _make_decoder(section)
+    if "encoded" not in reads_of(section):
+        return make(text_encoder=text_encoder)
+    if speller is None:
+        raise ValueError(
+            f"decoder={section.get('name')} decodes by attention, and this model has CTC alone: choose "
+            "decoder=greedy or beam, or train with model=las loss=joint"
+        )
+    return make(text_encoder=text_encoder, speller=speller)
+
+
+def reads_of(section: Mapping) -> tuple[str, ...]:
+    """What the decoder of a section of ``decoder/`` reads of a model's output; it is not made."""
+    return reads(_make_decoder(section).func)
+
+
+def _make_decoder(section: Mapping) -> partial:
+    return build({k: v for k, v in section.items() if k != "name"}, _partial_=True)
 
 
 def choose_device(name: str) -> torch.device:

@@ -21,6 +21,7 @@ from asrlib.checkpoint import find_checkpoint, load_acoustic_model
 from asrlib.data.audio import SAMPLE_RATE, read_audio, stream_audio, to_mono_16k
 from asrlib.decoding import GreedyDecoder, Hypothesis, LongForm
 from asrlib.decoding.align import Word, words_of
+from asrlib.decoding.contract import Decoder, decode
 from asrlib.decoding.longform import WINDOW_SECONDS
 from asrlib.decoding.tuned import chosen_decoder
 from asrlib.model import AcousticModel
@@ -44,10 +45,12 @@ class Recognizer:
 
     Args:
         model: waveform → ``log_probs``.
-        decoder: ``log_probs, lengths -> [Hypothesis]``; greedy if not given.
+        decoder: greedy CTC if not given.
     """
 
-    def __init__(self, model: AcousticModel, text_encoder: CTCTextEncoder, decoder=None):
+    def __init__(
+        self, model: AcousticModel, text_encoder: CTCTextEncoder, decoder: Decoder | None = None
+    ):
         self.model, self.text_encoder = model.eval(), text_encoder
         self.decoder = decoder or GreedyDecoder(text_encoder)
         self.long_form = LongForm(model, self.decoder, text_encoder)
@@ -69,10 +72,12 @@ class Recognizer:
 
         Raises:
             FileNotFoundError: no checkpoint there, none that was tuned, or no raw weights.
+            ValueError: a decoder by attention, and a model of CTC alone.
         """
         model, text_encoder, _ = load_acoustic_model(path, choose_device(device), raw)
         decoder = decoder and chosen_decoder(decoder, find_checkpoint(path))
-        return cls(model, text_encoder, decoder and build_decoder(decoder, text_encoder))
+        decoder = decoder and build_decoder(decoder, text_encoder, model.speller)
+        return cls(model, text_encoder, decoder)
 
     def transcribe(
         self, audio: Audio | Sequence[Audio], sample_rate: int = SAMPLE_RATE, batch_size: int = 16
@@ -116,8 +121,7 @@ class Recognizer:
             with torch.no_grad():
                 padded = pad_sequence(audio, batch_first=True).to(self.model.device)
                 output = self.model(padded, lengths)
-            decoded = self.decoder(output["log_probs"], output["log_probs_length"])
-            hypotheses |= zip(short, decoded, strict=True)
+            hypotheses |= zip(short, decode(self.decoder, output), strict=True)
         return [self._transcript(hypotheses[i]) for i in range(len(recordings))]
 
     def _transcript(self, hypothesis: Hypothesis) -> Transcript:

@@ -125,7 +125,7 @@ class Data:
         stored = LogProbs(path, key)
         self.folder, self.references, self.options = path.parent, references, options
         self.text_encoder = text.from_dict(encoder)
-        self.log_probs = {id: stored[id][0] for id in references}
+        self.log_probs = {id: stored[id][0]["log_probs"] for id in references}
 
 
 def measure(system: str, settings: dict, arguments: tuple, answer) -> None:

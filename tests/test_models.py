@@ -12,7 +12,9 @@ import torch
 from asrlib import checkpoint
 from asrlib.build import build_encoder, build_features
 from asrlib.decoding import GreedyDecoder
-from asrlib.model import MLP, AcousticModel, CTCLoss, DeepSpeech2, LogMel
+from asrlib.decoding.attention import AttentionDecoder
+from asrlib.decoding.contract import decode
+from asrlib.model import MLP, AcousticModel, CTCLoss, DeepSpeech2, JointLoss, LogMel
 from asrlib.model.table import CONFIGS
 from asrlib.randomness import torch_seed
 from asrlib.text import CTCTextEncoder
@@ -35,9 +37,13 @@ MODELS = {
     "conformer-8": "model=conformer model.size=xxs model.subsampling=8",
     "conformer-inter": "model=conformer model.size=xxs model.intermediate_layers=[1]",
     "conformer-depth": "model=conformer model.size=xxs model.stochastic_depth=0.1",
+    "pyramid": "model=pyramid model.size=xxs model.halvings=2",
+    "pyramid-8": "model=pyramid model.size=xxs",
+    "las": "model=las model.size=xxs",
+    "las-pyramid": "model=las model@model.listener=pyramid model.size=xxs model.listener.halvings=2",
 }
 LABELS = {"char": CTCTextEncoder(), "bpe": made_by_hand()}
-REFUSED = [("conformer-8", "char")]  # test_conformer.py: frames of 80 ms are too long for them
+REFUSED = [("conformer-8", "char"), ("pyramid-8", "char")]  # frames of 80 ms are too long for them
 CASES = [(name, kind) for name in MODELS for kind in LABELS if (name, kind) not in REFUSED]
 SAMPLES = [5_000, 16_000, 330, 9_999]  # of the clips in a batch
 TEXTS = ["the", "ring the thing", "t", "then a ting"]  # of theirs; short enough for frames of 80 ms
@@ -87,7 +93,12 @@ def batch_of(waveforms, texts, kind="bpe"):
 
 
 def run(model, batch):
-    return batch | model(batch["audio"], batch["audio_length"])
+    return batch | model(batch["audio"], batch["audio_length"], labels=batch)
+
+
+def criterion(model):
+    """A loss that trains all of ``model``."""
+    return CTCLoss() if model.speller is None else JointLoss(attention=0.5, label_smoothing=0.0)
 
 
 def names_of(group):
@@ -114,8 +125,8 @@ def test_padding_does_not_change_an_output(case):
         torch.testing.assert_close(
             together["log_probs"][i, :length], alone["log_probs"][0], atol=1e-4, rtol=0
         )
-        losses.append(CTCLoss()(alone))
-    loss = CTCLoss()(together)
+        losses.append(criterion(model)(alone))
+    loss = criterion(model)(together)
     assert loss.infeasible == []
     assert loss.count == sum(x.count for x in losses) == sum(together["text_encoded_length"])
     torch.testing.assert_close(loss.total, sum(x.total for x in losses), atol=0, rtol=1e-4)
@@ -137,7 +148,7 @@ def test_padding_does_not_change_a_gradient(name):
     def gradients(batches):
         model = make(name)
         for batch in batches:
-            CTCLoss()(run(model, batch)).total.backward()
+            criterion(model)(run(model, batch)).total.backward()
         return {key: p.grad for key, p in model.named_parameters()}
 
     together = gradients([batch_of(clips(), TEXTS)])
@@ -184,7 +195,7 @@ def test_probabilities_sum_to_one(model):
 @pytest.mark.parametrize("training", [False, True])
 def test_the_gradient_reaches_every_parameter(case, training):
     model = make(*case).train(training)
-    CTCLoss()(run(model, batch_of(clips(), TEXTS, case[1]))).total.backward()
+    criterion(model)(run(model, batch_of(clips(), TEXTS, case[1]))).total.backward()
     for key, parameter in model.named_parameters():
         assert parameter.grad is not None, key
         assert torch.isfinite(parameter.grad).all(), key
@@ -217,7 +228,7 @@ def test_bfloat16_comes_near_and_has_a_gradient_and_log_probs_stay_float32(case)
         exact = run(model, batch)["log_probs"]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = run(model, batch)
-        total = CTCLoss()(out).total
+        total = criterion(model)(out).total
     total.backward()
     assert out["log_probs"].dtype == torch.float32
     assert not torch.equal(out["log_probs"], exact), "computed in the same format"
@@ -247,6 +258,10 @@ QUICK = [
     ("quartznet", "bpe"),
     ("conformer", "char"),
     ("conformer-8", "bpe"),
+    ("pyramid", "char"),
+    ("pyramid-8", "bpe"),
+    ("las", "char"),
+    ("las-pyramid", "bpe"),
 ]
 
 
@@ -262,12 +277,15 @@ def test_a_batch_can_be_learned_by_heart(case):
     model, labels = make(*case), LABELS[case[1]]
     texts = ["the king", "then a ring", "hinge"]
     batch = batch_of([torch.from_numpy(say(text)) for text in texts], texts, case[1])
+    decoder = GreedyDecoder(labels)
+    if model.speller is not None:
+        decoder = AttentionDecoder(labels, model.speller, beam_width=1, ctc_weight=0)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     torch.manual_seed(torch_seed("test", *case, "by heart"))
     loss, read = float("inf"), []
     for step in range(1, 401):
         model.train()
-        sum_ = CTCLoss()(run(model, batch))
+        sum_ = criterion(model)(run(model, batch))
         (sum_.total / sum_.count).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
@@ -275,10 +293,9 @@ def test_a_batch_can_be_learned_by_heart(case):
         if step % 20 == 0:
             with torch.no_grad():
                 out = run(model.eval(), batch)
-            sum_ = CTCLoss()(out)
+            sum_ = criterion(model)(out)
             loss = float(sum_.total) / sum_.count
-            hypotheses = GreedyDecoder(labels)(out["log_probs"], out["log_probs_length"])
-            read = [hypothesis.text for hypothesis in hypotheses]
+            read = [hypothesis.text for hypothesis in decode(decoder, out)]
             if loss < 0.05 and read == texts:
                 return
     pytest.fail(f"after {step} steps: {loss:.3f} nats per label, {read}")

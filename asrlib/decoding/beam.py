@@ -134,9 +134,9 @@ class BeamDecoder:
     def _rules_without_weights(self) -> Rules:
         """The options as the search reads them; without a language model no label ends a word."""
         pieces = self.text_encoder.pieces if self.lm else [""] * len(self.text_encoder)
-        written = [piece.removeprefix(_mark(piece)).encode() for piece in pieces]
+        written = [piece.removeprefix(word_mark(piece)).encode() for piece in pieces]
         return Rules(
-            ends_word=np.array([bool(_mark(piece)) for piece in pieces]),
+            ends_word=np.array([bool(word_mark(piece)) for piece in pieces]),
             letters=np.frombuffer(b"".join(written), np.uint8).copy(),
             starts=np.cumsum([0, *map(len, written)]),
             vocabulary=self.lm.vocabulary if self.lm else vocabulary_trie([]),
@@ -160,7 +160,7 @@ class BeamDecoder:
 _NO_ANSWERS = new_table(0)
 
 
-def _mark(piece: str) -> str:
+def word_mark(piece: str) -> str:
     """The word start at the beginning of ``piece``, if there is one."""
     return next((mark for mark in WORD_STARTS if piece.startswith(mark)), "")
 

@@ -1,8 +1,9 @@
-"""``log_probs`` of a dataset, computed once and kept on disk, so that a decoder can be tried often.
+"""What a model says about a dataset, computed once and kept on disk, so that a decoder can be tried often.
 
-One safetensors file holds a tensor for every piece that the decoder would be given: one an utterance,
-more for those that are read in windows. Its key names the checkpoint, the utterances and the code
-that the numbers come from; under another key the file is made anew.
+One safetensors file holds what the decoder reads, ``log_probs`` and by attention ``encoded``, of every
+piece that it would be given: one an utterance, more for those that are read in windows. Its key names
+the checkpoint, the utterances and the code that the numbers come from; under another key the file is
+made anew.
 
 float32, as the model gives them: weights are to be chosen on exactly what inference decodes. 5.4 hours
 are 5.4 · 3600 s · 50 frames/s · 29 labels · 4 bytes = 110 MB, at 25 frames/s and 1000 labels 1.9 GB.
@@ -10,9 +11,9 @@ are 5.4 · 3600 s · 50 frames/s · 29 labels · 4 bytes = 110 MB, at 25 frames/
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -22,9 +23,10 @@ from asrlib.build import choose_device
 from asrlib.checkpoint import load_acoustic_model
 from asrlib.data.dataset import SpeechDataset
 from asrlib.data.loader import make_loader
+from asrlib.decoding.contract import LENGTH, Decoder, decode_one
 from asrlib.decoding.greedy import Hypothesis
 from asrlib.files import write_atomically
-from asrlib.training.evaluation import Decoder, evaluate
+from asrlib.training.evaluation import evaluate
 
 CHECKPOINT_FILES = ("model.safetensors", "config.yaml", "text_encoder.json")
 CODE = (
@@ -54,6 +56,7 @@ class LogProbs:
         if about.get("key") != key:
             raise ValueError(f"{path} holds the log_probs of another checkpoint or other data")
         self._pieces: dict[str, list[int]] = json.loads(about["pieces"])
+        self._names: list[str] = json.loads(about["names"])
         self.skipped: dict[str, str] = json.loads(about["skipped"])
 
     def __reduce__(self):
@@ -62,26 +65,35 @@ class LogProbs:
     def __contains__(self, id: str) -> bool:
         return id in self._pieces
 
-    def __getitem__(self, id: str) -> list[Tensor]:
-        """The pieces of an utterance, float32 [T', V] each."""
-        return [self._file.get_tensor(str(number)) for number in self._pieces[id]]
+    def __getitem__(self, id: str) -> list[dict[str, Tensor]]:
+        """The pieces of an utterance: ``log_probs`` float32 [T', V], and others [T', ...]."""
+        return [
+            {name: self._file.get_tensor(f"{name}/{number}") for name in self._names}
+            for number in self._pieces[id]
+        ]
 
     def decode(self, id: str, decoder: Decoder) -> str:
         """The text that ``LongForm`` and ``evaluate`` would give the utterance with ``decoder``."""
-        texts = [decoder(piece[None], torch.tensor([len(piece)]))[0].text for piece in self[id]]
+        texts = [decode_one(decoder, piece).text for piece in self[id]]
         return " ".join(text.strip() for text in texts if text.strip())
 
 
 class _Recorder:
-    """Stands where a decoder stands: keeps what it is given, and answers its number as the token."""
+    """Stands where a decoder stands: keeps what it reads, and answers its number as the token."""
 
-    def __init__(self):
-        self.pieces: list[Tensor] = []
+    def __init__(self, names: list[str]):
+        self.reads = (LENGTH, *names)
+        self.tensors: dict[str, Tensor] = {}
+        self.count = 0
 
-    def __call__(self, log_probs: Tensor, lengths: Tensor) -> list[Hypothesis]:
-        numbers = range(len(self.pieces), len(self.pieces) + len(lengths))
-        for row, length in zip(log_probs.float().cpu(), lengths.tolist(), strict=True):
-            self.pieces.append(row[:length].clone())
+    def __call__(self, lengths: Tensor, *outputs: Tensor) -> list[Hypothesis]:
+        numbers = range(self.count, self.count + len(lengths))
+        self.count += len(lengths)
+        for name, output in zip(self.reads[1:], outputs, strict=True):
+            for number, row, length in zip(
+                numbers, output.float().cpu(), lengths.tolist(), strict=True
+            ):
+                self.tensors[f"{name}/{number}"] = row[:length].clone()
         return [Hypothesis("", 0.0, [number], [0]) for number in numbers]
 
 
@@ -92,13 +104,17 @@ def cached_log_probs(
     device: str = "auto",
     batch_seconds: float = 160,
     num_workers: int = 0,
+    names: Sequence[str] = ("log_probs",),
 ) -> LogProbs:
     """What the model of ``checkpoint`` says about ``dataset``: read from ``path`` if it is there.
 
     Else it is computed, and ``path`` written or replaced.
+
+    Args:
+        names: of its output, [T', ...] each, ``log_probs`` among them.
     """
     kind = choose_device(device)
-    key = fingerprint(checkpoint, dataset, f"{kind.type} {batch_seconds}")
+    key = fingerprint(checkpoint, dataset, f"{kind.type} {batch_seconds} {sorted(names)}")
     try:
         found = LogProbs(path, key)
     except (FileNotFoundError, ValueError):
@@ -107,15 +123,16 @@ def cached_log_probs(
         print(f"log_probs: those in {path}")
         return found
     model, text_encoder, _ = load_acoustic_model(checkpoint, kind)
-    loader, recorder = make_loader(dataset, batch_seconds, num_workers=num_workers), _Recorder()
+    loader = make_loader(dataset, batch_seconds, num_workers=num_workers)
+    recorder = _Recorder(sorted(names))
     seen = evaluate(loader, model, recorder, text_encoder, description="log_probs")
     about = {
         "key": key,
+        "names": json.dumps(sorted(names)),
         "pieces": json.dumps({id: h.tokens for id, h in seen.hypotheses.items()}),
         "skipped": json.dumps({item.utterance.id: item.reason for item in seen.skipped}),
     }
-    tensors = {str(number): piece for number, piece in enumerate(recorder.pieces)}
-    write_atomically(path, save(tensors, about))
+    write_atomically(path, save(recorder.tensors, about))
     print(f"log_probs: computed and kept in {path}")
     return LogProbs(path, key)
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from asrlib.build import build_decoder
@@ -65,12 +66,14 @@ class Scorer:
     Args:
         section: of the decoder, whose weights may be set between calls.
         utterances: with texts and with ``log_probs``.
+        speller: of the model, if it has one.
     """
 
     section: dict
     text_encoder: CTCTextEncoder
     log_probs: LogProbs
     utterances: list[Utterance]
+    speller: nn.Module | None = None
     _decoder: Callable | None = field(default=None, init=False, repr=False)
 
     def __call__(self, point: Point) -> Scored:
@@ -86,7 +89,7 @@ class Scorer:
         section = self.section | {"beam_width": beam_width}
         if "processes" in section:  # the points are spread over processes, so a point has one
             section["processes"] = 1
-        return build_decoder(section, self.text_encoder)
+        return build_decoder(section, self.text_encoder, self.speller)
 
 
 class Grid:

@@ -6,7 +6,7 @@ Both windows have context on their side of the cut, so no word is halved, double
 does not grow with the recording.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from asrlib.data.audio import SAMPLE_RATE, AudioError
+from asrlib.decoding.contract import LENGTH, Decoder, decode_one, reads
 from asrlib.decoding.greedy import Hypothesis
 from asrlib.model import AcousticModel
 from asrlib.text import BLANK, CTCTextEncoder
@@ -29,14 +30,14 @@ class LongForm:
 
     Args:
         model: in evaluation mode.
-        decoder: ``log_probs, lengths -> [Hypothesis]``.
+        decoder: of what the model says, frame by frame.
         text_encoder: knows which labels stand between words.
     """
 
     def __init__(
         self,
         model: AcousticModel,
-        decoder: Callable[[Tensor, Tensor], list[Hypothesis]],
+        decoder: Decoder,
         text_encoder: CTCTextEncoder,
     ):
         self.model, self.decoder, self.text_encoder = model, decoder, text_encoder
@@ -48,8 +49,8 @@ class LongForm:
             AudioError: no samples.
         """
         parts: list[Hypothesis] = []
-        for offset, log_probs in self._cut(windows(pieces)):
-            (part,) = self.decoder(log_probs.unsqueeze(0), torch.tensor([len(log_probs)]))
+        for offset, said in self._cut(windows(pieces)):
+            part = decode_one(self.decoder, said)
             frames = [offset + frame for frame in part.frames]
             parts.append(Hypothesis(part.text, part.score, part.tokens, frames))
         return Hypothesis(
@@ -59,31 +60,32 @@ class LongForm:
             frames=[frame for part in parts for frame in part.frames],
         )
 
-    def _cut(self, audio: Iterator[np.ndarray]) -> Iterator[tuple[int, Tensor]]:
-        """(first frame, log_probs [n, V]) of consecutive parts that together cover all windows once."""
+    def _cut(self, audio: Iterator[np.ndarray]) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """(first frame, what the model says [n, ...]) of parts that together cover all windows once."""
         rate = SAMPLE_RATE / self.model.samples_per_frame
         step = round((WINDOW_SECONDS - OVERLAP_SECONDS) * rate)
         offset, start, previous = 0, 0, None
-        for log_probs in self._log_probs(audio):
+        for said in self._said(audio):
             if previous is not None:
                 first = round(step + MARGIN_SECONDS * rate)
                 last = round(step + (OVERLAP_SECONDS - MARGIN_SECONDS) * rate)
-                cut = first + self._gap(previous[first:last])
-                yield offset + start, previous[start:cut]
+                cut = first + self._gap(previous["log_probs"][first:last])
+                yield offset + start, {name: x[start:cut] for name, x in previous.items()}
                 offset, start = offset + step, cut - step
-            previous = log_probs
+            previous = said
         if previous is not None:
-            yield offset + start, previous[start:]
+            yield offset + start, {name: x[start:] for name, x in previous.items()}
 
     @torch.no_grad()
-    def _log_probs(self, audio: Iterator[np.ndarray]) -> Iterator[Tensor]:
-        """log_probs [T', V] of each window."""
+    def _said(self, audio: Iterator[np.ndarray]) -> Iterator[dict[str, Tensor]]:
+        """``log_probs`` [T', V] and whatever else the decoder reads [T', ...], of each window."""
+        names = {"log_probs", *reads(self.decoder)} - {LENGTH}
         while group := list(map(torch.from_numpy, islice(audio, WINDOWS_AT_ONCE))):
             lengths = torch.tensor([len(w) for w in group])
             padded = torch.nn.utils.rnn.pad_sequence(group, batch_first=True)
             output = self.model(padded.to(self.model.device), lengths)
-            for row, length in zip(output["log_probs"], output["log_probs_length"], strict=True):
-                yield row[: int(length)]
+            for row, length in enumerate(output[LENGTH].tolist()):
+                yield {name: output[name][row, :length] for name in names}
 
     def _gap(self, log_probs: Tensor) -> int:
         """The frame of [n, V] in the middle of the widest gap between words (else within one)."""

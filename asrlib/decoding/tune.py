@@ -24,12 +24,12 @@ import hydra
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from asrlib import text
-from asrlib.build import build, choose_device
+from asrlib.build import build, choose_device, reads_of
 from asrlib.checkpoint import find_checkpoint, load_acoustic_model
 from asrlib.data import Utterance
 from asrlib.data.dataset import SpeechDataset
 from asrlib.decoding.cached import cached_log_probs
+from asrlib.decoding.contract import LENGTH
 from asrlib.decoding.greedy import GreedyDecoder
 from asrlib.decoding.grid import Grid, Point, Scored, Scorer, count_edits, scoring
 from asrlib.decoding.grid_figure import grid_figure, png
@@ -84,6 +84,8 @@ def tune(config: DictConfig) -> Tuning:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"{folder} cannot be made ({error}): choose a tune.folder") from error
+    model, text_encoder, _ = load_acoustic_model(checkpoint)
+    names = {"log_probs", *reads_of(section)} - {LENGTH}
     log_probs = cached_log_probs(
         folder / f"log_probs-{options.part}.safetensors",
         checkpoint,
@@ -91,18 +93,18 @@ def tune(config: DictConfig) -> Tuning:
         options.device,
         options.batch_seconds,
         options.num_workers,
+        names,
     )
     for reason in [*dataset.skipped.values(), *log_probs.skipped.values()]:
         print(f"left out: {reason}", file=sys.stderr)
     utterances = [u for u in dataset.utterances if u.text is not None and u.id in log_probs]
     _require_texts(utterances, data)
     halves = halves_by_speaker(utterances) if options.cross else []
-    text_encoder = text.from_dict(json.loads((checkpoint / "text_encoder.json").read_text()))
     greedy_decoder = GreedyDecoder(text_encoder)
     heard = [log_probs.decode(u.id, greedy_decoder) for u in utterances]
     greedy = Scored(Point(0, 0, 1), count_edits(heard, utterances), 0.0).sums()[0]
 
-    scorer = Scorer(section, text_encoder, log_probs, utterances)
+    scorer = Scorer(section, text_encoder, log_probs, utterances, model.speller)
     widths = options.beam_widths or [section["beam_width"]]
     with scoring(scorer, options.processes) as score:
         grid = Grid(options.alphas, options.betas, widths, score)
@@ -119,7 +121,10 @@ def tune(config: DictConfig) -> Tuning:
         cross = scores(errors) | about | _provenance()
         write_atomically(out / "cross.json", json.dumps(cross, indent=2) + "\n")
         if options.result_path is not None:
-            add_result(options.result_path, _cross_row(checkpoint, errors, cross, options))
+            parameters = model.parameter_count()
+            add_result(
+                options.result_path, _cross_row(checkpoint, errors, cross, parameters, options)
+            )
     stored = tuned_path(checkpoint, section["name"])
     found = Tuning(best, grid, greedy, out, stored, grid.at_the_border(best.point), cross)
     _tell(found, data, len(utterances))
@@ -229,7 +234,9 @@ def _cross_scores(
     return errors, folds
 
 
-def _cross_row(checkpoint: Path, errors: ErrorRate, cross: dict, options: DictConfig) -> Result:
+def _cross_row(
+    checkpoint: Path, errors: ErrorRate, cross: dict, parameters: int, options: DictConfig
+) -> Result:
     return result_of(
         checkpoint,
         errors,
@@ -237,7 +244,7 @@ def _cross_row(checkpoint: Path, errors: ErrorRate, cross: dict, options: DictCo
         command=cross["command"],
         test_data=cross["test_data"],
         decoder=f"{cross['decoder']}, cross-tuned",
-        parameters=load_acoustic_model(checkpoint)[0].parameter_count(),
+        parameters=parameters,
         device=str(choose_device(options.device)),
     )
 

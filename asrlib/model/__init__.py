@@ -5,18 +5,23 @@ from asrlib.model.conformer import Conformer
 from asrlib.model.deepspeech2 import DeepSpeech2
 from asrlib.model.features import LogMel
 from asrlib.model.jasper import Jasper, QuartzNet
-from asrlib.model.losses import CTCLoss, LossSum, ctc_feasible
+from asrlib.model.las import LAS
+from asrlib.model.losses import CTCLoss, JointLoss, LossSum, ctc_feasible
 from asrlib.model.mlp import MLP
+from asrlib.model.pyramid import PyramidalLSTM
 
 __all__ = [
+    "LAS",
     "MLP",
     "AcousticModel",
     "CTCLoss",
     "Conformer",
     "DeepSpeech2",
     "Jasper",
+    "JointLoss",
     "LogMel",
     "LossSum",
+    "PyramidalLSTM",
     "QuartzNet",
     "ctc_feasible",
 ]

@@ -1,6 +1,6 @@
 """The whole acoustic model: waveform → features → encoder, in one module."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,8 @@ class AcousticModel(nn.Module):
     Args:
         features: waveform [B, S] → spectrogram [B, F, T].
         encoder: spectrogram → dict with ``log_probs`` [B, T', V] and ``log_probs_length`` [B]; its
-            ``stride`` is the number of feature frames per encoder frame.
+            ``stride`` is the number of feature frames per encoder frame. One with a ``speller`` takes
+            the labels too, where they are known.
     """
 
     def __init__(self, features: LogMel, encoder: nn.Module):
@@ -32,18 +33,33 @@ class AcousticModel(nn.Module):
         """Samples from one encoder frame to the next."""
         return HOP * self.encoder.stride
 
-    def forward(self, audio: Tensor, audio_length: Tensor, *augment: Augment) -> dict:
+    @property
+    def speller(self) -> nn.Module | None:
+        """What decoders by attention spell with; None if the encoder has CTC alone."""
+        return getattr(self.encoder, "speller", None)
+
+    def forward(
+        self,
+        audio: Tensor,
+        audio_length: Tensor,
+        *augment: Augment,
+        labels: Mapping[str, Tensor] | None = None,
+    ) -> dict:
         """float32 [B, S] and samples int64 [B] (on the CPU) → the encoder's dict and ``spectrogram``.
 
         Each ``augment`` changes the spectrogram, given it and its lengths, before the encoder sees it.
         Of N of them, each makes a view of its own, and all outputs have N·B rows, view after view.
+        ``labels`` may have ``text_encoded`` int [B, U], for what spells texts that are known.
         """
         spectrogram, lengths = self.features(audio, audio_length)
         if augment:
             spectrogram = torch.cat([change(spectrogram, lengths) for change in augment])
             lengths = lengths.repeat(len(augment))
         seen = {"spectrogram": spectrogram, "spectrogram_length": lengths}
-        return seen | self.encoder(spectrogram, lengths)
+        if self.speller is None or labels is None or "text_encoded" not in labels:
+            return seen | self.encoder(spectrogram, lengths)
+        text = labels["text_encoded"].to(spectrogram.device, non_blocking=True)
+        return seen | self.encoder(spectrogram, lengths, text.repeat(max(len(augment), 1), 1))
 
     @property
     def device(self):

@@ -233,7 +233,8 @@ class Conformer(nn.Module):
     def forward(
         self, spectrogram: Tensor, spectrogram_length: Tensor
     ) -> dict[str, Tensor | list[Tensor]]:
-        """float [B, F, T] and frames [B] → ``log_probs`` float32 [B, T', V], ``log_probs_length`` [B].
+        """float [B, F, T] and frames [B] → ``log_probs`` float32 [B, T', V], ``log_probs_length`` [B],
+        and ``encoded`` float32 [B, T', D].
 
         With ``intermediate_layers`` also ``intermediate_log_probs``, one like ``log_probs`` for each.
         """
@@ -246,7 +247,7 @@ class Conformer(nn.Module):
             x = block(x, by, mask)
             if number in self.intermediate_layers:
                 intermediate.append(self._log_probs(x))
-        out = {"log_probs": self._log_probs(x), "log_probs_length": lengths}
+        out = {"log_probs": self._log_probs(x), "log_probs_length": lengths, "encoded": x}
         return out | ({"intermediate_log_probs": intermediate} if intermediate else {})
 
     def _log_probs(self, x: Tensor) -> Tensor:

@@ -171,7 +171,8 @@ class DeepSpeech2(nn.Module):
         return lengths * self.upsample
 
     def forward(self, spectrogram: Tensor, spectrogram_length: Tensor) -> dict[str, Tensor]:
-        """float [B, F, T] and frames [B] → ``log_probs`` float32 [B, T', V], ``log_probs_length`` [B]."""
+        """float [B, F, T] and frames [B] → ``log_probs`` float32 [B, T', V], ``log_probs_length`` [B],
+        and ``encoded`` [B, T', D]."""
         x, lengths = spectrogram.unsqueeze(1), spectrogram_length
         for convolution in self.convolutions:
             x, lengths = convolution(x, lengths)
@@ -181,5 +182,6 @@ class DeepSpeech2(nn.Module):
         x = self.expand(x).unflatten(2, (self.upsample, -1)).flatten(1, 2)
         lengths = lengths * self.upsample
         x = self.recurrent[-1](x, lengths)
-        logits = self.head(self.norm(x))
-        return {"log_probs": logits.float().log_softmax(dim=-1), "log_probs_length": lengths}
+        encoded = self.norm(x)
+        log_probs = self.head(encoded).float().log_softmax(dim=-1)
+        return {"log_probs": log_probs, "log_probs_length": lengths, "encoded": encoded}

@@ -212,7 +212,8 @@ class _JasperFamily(nn.Module):
         return conv_output_length(lengths, self.kernel, STRIDE, self.kernel // 2)
 
     def forward(self, spectrogram: Tensor, spectrogram_length: Tensor) -> dict[str, Tensor]:
-        """float [B, F, T] and frames [B] → ``log_probs`` float32 [B, T', V], ``log_probs_length`` [B]."""
+        """float [B, F, T] and frames [B] → ``log_probs`` float32 [B, T', V], ``log_probs_length`` [B],
+        and ``encoded`` [B, T', D]."""
         lengths = self.output_length(spectrogram_length)
         mask = length_mask(
             lengths, self.output_length(spectrogram.shape[-1]), device=spectrogram.device
@@ -223,8 +224,9 @@ class _JasperFamily(nn.Module):
         x = states[-1]
         for layer in self.epilogue:
             x = layer(x, mask)
-        logits = self.head(x.transpose(1, 2))
-        return {"log_probs": logits.float().log_softmax(dim=-1), "log_probs_length": lengths}
+        encoded = x.transpose(1, 2)
+        log_probs = self.head(encoded).float().log_softmax(dim=-1)
+        return {"log_probs": log_probs, "log_probs_length": lengths, "encoded": encoded}
 
 
 def _size(model: str, sizes: dict[str, Size], name: str) -> Size:

@@ -41,10 +41,12 @@ class MLP(nn.Module):
         return conv_output_length(lengths, 2 * self.context + 1, self.stride, self.context)
 
     def forward(self, spectrogram: Tensor, spectrogram_length: Tensor) -> dict[str, Tensor]:
-        """float [B, F, T] and frames [B] → ``log_probs`` float32 [B, T', V], ``log_probs_length`` [B]."""
+        """float [B, F, T] and frames [B] → ``log_probs`` float32 [B, T', V], ``log_probs_length`` [B],
+        and ``encoded`` [B, T', D]."""
         x = self.splice(mask_time(spectrogram, spectrogram_length))
-        logits = self.head(self.hidden(x.transpose(1, 2)))
+        encoded = self.hidden(x.transpose(1, 2))
         return {
-            "log_probs": logits.float().log_softmax(dim=-1),
+            "log_probs": self.head(encoded).float().log_softmax(dim=-1),
             "log_probs_length": self.output_length(spectrogram_length),
+            "encoded": encoded,
         }

@@ -8,6 +8,8 @@ A configuration has a table where a comment begins with "# size"; its lines name
 
 Design choices:
 
+* A configuration is what ``train.py model=NAME`` makes of the file, so it may be made of several.
+* A model with a speller spells ``LABELS_PER_SECOND``, as fast as an English reader's letters are.
 * Nothing is computed, only shapes (fake tensors), so 300 M parameters take no memory, and the tensors
   can pretend to be on a GPU and obey the rules of autocast there.
 * GFLOP of the forward pass, a multiplication and an addition counting as two; training takes about
@@ -25,7 +27,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
+from hydra import compose, initialize_config_module
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
@@ -43,6 +45,7 @@ HEADER = (
 
 N_MELS = 80
 LABELS = 29
+LABELS_PER_SECOND = 15
 SECONDS = 10  # of each utterance
 FRAMES = SECONDS * 16_000 // HOP
 T4_BYTES = 16e9 * 0.9
@@ -99,11 +102,14 @@ def _forward(make: Callable[[], nn.Module], utterances: int) -> tuple[int, int, 
         # without cuDNN, a recurrent layer does not ask for the addresses of its weights
         with torch.device("cuda"), torch.backends.cudnn.flags(enabled=False):
             model = make().train()
-            spectrogram = torch.empty(utterances, N_MELS, FRAMES)
+            inputs = [torch.empty(utterances, N_MELS, FRAMES)]
+            text = torch.zeros(utterances, LABELS_PER_SECOND * SECONDS, dtype=torch.long)
         for module in model.modules():
             if isinstance(module, nn.RNNBase):
                 module.forward = partial(_recurrent_forward, module)
-        lengths = torch.full((utterances,), FRAMES)
+        inputs.append(torch.full((utterances,), FRAMES))
+        if hasattr(model, "speller"):
+            inputs.append(text)
         hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
         # torch.autocast would disable itself where there is no GPU
         before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
@@ -111,7 +117,7 @@ def _forward(make: Callable[[], nn.Module], utterances: int) -> tuple[int, int, 
         torch.set_autocast_dtype("cuda", torch.float16)
         try:
             with FlopCounterMode(display=False) as counter, hooks:
-                model(spectrogram, lengths)
+                model(*inputs)
         finally:
             torch.set_autocast_enabled("cuda", before[0])
             torch.set_autocast_dtype("cuda", before[1])
@@ -138,15 +144,16 @@ def _line(size: str, row: Cost) -> str:
     )
 
 
-def update(configuration: str) -> str:
-    """The text of a model's configuration, with the table in it, if any, computed anew."""
+def update(name: str, configuration: str) -> str:
+    """The text of the configuration of the model ``name``, with the table in it, if any, computed anew."""
 
     def table(match: re.Match) -> str:
-        section = OmegaConf.to_container(OmegaConf.create(configuration))
         lines = [HEADER]
         for line in match.group().splitlines()[1:]:
             size = line.split()[1]
-            make = partial(build, section | {"size": size}, n_mels=N_MELS, vocabulary_size=LABELS)
+            with initialize_config_module("asrlib.configs", version_base=None):
+                section = compose("train", [f"model={name}", f"model.size={size}"]).model
+            make = partial(build, section, n_mels=N_MELS, vocabulary_size=LABELS)
             lines.append(_line(size, cost(make)))
         return "".join(lines)
 
@@ -158,7 +165,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="update the configurations")
     arguments = parser.parse_args()
     for path in sorted(CONFIGS.glob("*.yaml")):
-        text = update(path.read_text(encoding="utf-8"))
+        text = update(path.stem, path.read_text(encoding="utf-8"))
         for found in TABLE.findall(text):
             print(f"{path.stem}\n{found}")
         if arguments.write:

@@ -46,6 +46,27 @@ def spectrogram_figure(
     return figure
 
 
+def attention_figure(
+    attention: np.ndarray, labels: Sequence[str], seconds_per_frame: float, title: str
+) -> Figure:
+    """Where a speller looked: attention [U, T'] of each of U ``labels`` over seconds."""
+    steps, frames = attention.shape
+    figure = _figure(9, 2 + 0.14 * steps)
+    axes = figure.add_subplot()
+    image = axes.imshow(
+        attention,
+        aspect="auto",
+        interpolation="nearest",
+        vmin=0,
+        vmax=1,
+        extent=(0, frames * seconds_per_frame, steps - 0.5, -0.5),
+    )
+    axes.set_yticks(range(steps), [label.replace(" ", "␣") for label in labels], fontsize=7)
+    axes.set(xlabel="time (s)", ylabel="label", title=title)
+    figure.colorbar(image, ax=axes, label="attention")
+    return figure
+
+
 def curves_figure(rows: Sequence[dict]) -> Figure:
     """Learning curves from the rows of ``metrics.jsonl``: loss, and error rates on dev, by step."""
     figure = _figure(9, 3.5)

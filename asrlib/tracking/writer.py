@@ -6,12 +6,16 @@ Names as in the template: a scalar is ``NAME_PART``.
 |---|---|---|
 | ``loss_train`` | nats per label, mean of the steps since the last row | every ``log_every`` steps |
 | ``loss_ctc_PART``, ``loss_intermediate_PART`` | parts of a mixed loss, unweighted | with ``loss_PART`` |
+| ``loss_attention_PART`` | likewise: cross entropy of smoothed labels | likewise |
 | ``loss_consistency_train`` | likewise; dev has one view of an utterance | with ``loss_train`` |
 | ``learning_rate_train`` | of the first parameter group | every ``log_every`` steps |
 | ``grad_norm_train`` | before clipping, mean | likewise |
 | ``audio_seconds_per_second_train`` | throughput, padding not counted | likewise |
 | ``loss_val``, ``WER_val``, ``CER_val`` | dev: nats per label; percent of the corpus | every evaluation |
 | ``samples_train``, ``samples_val`` | table of random utterances: target, predict, CER, WER | likewise |
+| ``attention_PART`` | of the first of them, true labels given: labels over seconds | likewise |
+| ``attention_monotonicity_PART`` | share of steps that look back at no earlier frame | likewise |
+| ``attention_coverage_PART`` | share of frames that got attention, ``asrlib.metrics.attention`` | likewise |
 | ``spectrogram_PART``, ``audio_PART`` | the first of them as the model saw it, augmented | likewise |
 | ``spectrogram_clean_train``, ``audio_clean_train`` | the same utterance before augmentation | likewise |
 """

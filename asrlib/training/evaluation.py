@@ -5,18 +5,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from asrlib.data import AudioError, Utterance
 from asrlib.data.dataset import SkippedItem
 from asrlib.decoding import Hypothesis, LongForm
+from asrlib.decoding.contract import Decoder, decode
 from asrlib.metrics import ErrorRate
 from asrlib.model import AcousticModel, CTCLoss
 from asrlib.text import CTCTextEncoder
 from asrlib.training.distributed import ALONE, World
-
-Decoder = Callable[[Tensor, Tensor], list[Hypothesis]]
 
 
 @dataclass
@@ -98,9 +96,9 @@ def evaluate(
                 evaluation.add(item.utterance, hypothesis)
         if "audio" not in batch:
             continue
-        batch |= model(batch["audio"].to(model.device), batch["audio_length"])
-        hypotheses = decoder(batch["log_probs"], batch["log_probs_length"])
-        for utterance, hypothesis in zip(batch["utterance"], hypotheses, strict=True):
+        labels = {} if criterion is None else {"labels": batch}
+        batch |= model(batch["audio"].to(model.device), batch["audio_length"], **labels)
+        for utterance, hypothesis in zip(batch["utterance"], decode(decoder, batch), strict=True):
             evaluation.add(utterance, hypothesis)
         if criterion is not None and "text_encoded" in batch:
             loss = criterion(batch)

@@ -11,9 +11,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from asrlib import text
 from asrlib.augmentations import SpectrogramAugmentations, WaveformAugmentations
-from asrlib.build import build, build_encoder, build_features, build_named, choose_device
+from asrlib.build import (
+    build,
+    build_decoder,
+    build_encoder,
+    build_features,
+    build_named,
+    choose_device,
+)
 from asrlib.data.loader import make_loader
-from asrlib.decoding import GreedyDecoder
 from asrlib.files import write_atomically
 from asrlib.model import AcousticModel
 from asrlib.randomness import torch_seed
@@ -91,7 +97,7 @@ def build_trainer(
         criterion=build(config.loss),
         optimizer=build(config.optimizer, model=model),
         schedule=build(config.lr_scheduler),
-        decoder=GreedyDecoder(text_encoder),
+        decoder=build_decoder(config.decoder, text_encoder, model.speller),
         augmentations=SpectrogramAugmentations(build_named(chosen.spectrogram), **when),
         train_loader=make_loader(train_data, shuffle=True, **loading),
         val_loader=make_loader(val_data, **loading),

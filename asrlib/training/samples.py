@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from asrlib.data import SpeechDataset, collate, read_audio
+from asrlib.data import SAMPLE_RATE, SpeechDataset, collate, read_audio
 from asrlib.data.dataset import Item
+from asrlib.decoding.contract import decode
 from asrlib.metrics import score_utterance
+from asrlib.metrics.attention import coverage, monotonicity
 from asrlib.model.acoustic import Augment
 from asrlib.randomness import generator
-from asrlib.tracking import spectrogram_figure
+from asrlib.tracking.figures import attention_figure, spectrogram_figure
 
 if TYPE_CHECKING:
     from asrlib.training.trainer import Trainer
@@ -27,38 +29,65 @@ def random_items(dataset: SpeechDataset, count: int, epoch: int, seed: int) -> l
     return [item for item in items if isinstance(item, Item)]
 
 
-def log_samples(trainer: Trainer) -> None:
+def log_samples(trainer: Trainer) -> dict[str, float]:
     """Writes random samples of train and dev: texts with their errors, a spectrogram, its audio.
 
     Those of train carry the augmentations of the epoch just trained, and the first of them is
-    written without them as well, so that ear and eye can compare. Leaves the model in evaluation mode.
+    written without them as well, so that ear and eye can compare. Of a model with a speller the
+    attention of the first is drawn. Leaves the model in evaluation mode.
+
+    Returns:
+        what is to be written as scalars: of such a model, how it attends.
     """
+    scalars = {}
     epoch, count = trainer.progress.epoch, trainer.options.log_samples
     train, val = trainer.train_loader.dataset, trainer.val_loader.dataset
     if items := random_items(train, count, epoch, trainer.seed):
         ids = [item.utterance.id for item in items]
         augment = partial(trainer.augmentations, epoch=epoch, utterance_ids=ids)
-        _log_table(trainer, "train", items, augment)
+        scalars |= _log_texts(trainer, "train", items, augment)
         _log_first(trainer, "train", items[0], augment)
         clean = replace(items[0], audio=read_audio(items[0].utterance.path))
         _log_first(trainer, "clean_train", clean, None)
     if items := random_items(val, count, epoch, trainer.seed):
-        _log_table(trainer, "val", items, None)
+        scalars |= _log_texts(trainer, "val", items, None)
         _log_first(trainer, "val", items[0], None)
+    return scalars
 
 
 @torch.no_grad()
 def _forward(trainer: Trainer, items: list[Item], augment: Augment | None) -> dict:
     model, batch = trainer.model.eval(), collate(items)
     views = [] if augment is None else [augment]
-    return model(batch["audio"].to(model.device), batch["audio_length"], *views)
+    audio = batch["audio"].to(model.device)
+    return batch | model(audio, batch["audio_length"], *views, labels=batch)
 
 
-def _log_table(trainer: Trainer, part: str, items: list[Item], augment: Augment | None) -> None:
-    output = _forward(trainer, items, augment)
-    hypotheses = trainer.decoder(output["log_probs"], output["log_probs_length"])
+def _log_texts(
+    trainer: Trainer, part: str, items: list[Item], augment: Augment | None
+) -> dict[str, float]:
+    """What was heard, and how a speller that is told the true labels attends."""
+    output, step = _forward(trainer, items, augment), trainer.progress.step
+    hypotheses = decode(trainer.decoder, output)
     rows = [_row(item, h.text) for item, h in zip(items, hypotheses, strict=True)]
-    trainer.writer.table(trainer.progress.step, f"samples_{part}", rows)
+    trainer.writer.table(step, f"samples_{part}", rows)
+    if "attention" not in output:
+        return {}
+    lengths = zip(output["text_encoded_length"] + 1, output["log_probs_length"], strict=True)
+    maps = [
+        attention[:steps, :frames].numpy()
+        for attention, (steps, frames) in zip(output["attention"].cpu(), lengths, strict=True)
+    ]
+    pieces = [trainer.text_encoder.pieces[i] for i in output["text_encoded"][0][: len(maps[0]) - 1]]
+    seconds = trainer.model.samples_per_frame / SAMPLE_RATE
+    title = f"{part}: {items[0].utterance.id}"
+    trainer.writer.figure(
+        step, f"attention_{part}", attention_figure(maps[0], [*pieces, "</s>"], seconds, title)
+    )
+    return {
+        f"attention_monotonicity_{part}": sum(map(monotonicity, maps)) / len(maps),
+        f"attention_coverage_{part}": sum(map(coverage, maps)) / len(maps),
+    }
 
 
 def _log_first(trainer: Trainer, name: str, item: Item, augment: Augment | None) -> None:

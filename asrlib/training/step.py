@@ -109,7 +109,7 @@ def _add_gradients(trainer: Trainer, batch: dict, count: int, share: Share) -> N
     views = [partial(augment, view=view) for view in range(criterion.views)]
     audio = batch["audio"].to(model.device, non_blocking=True)
     with precision.autocast():
-        output = model(audio, batch["audio_length"], *views)
+        output = model(audio, batch["audio_length"], *views, labels=batch)
     loss = criterion(batch | output)
     precision.scaler.scale(loss.total / count).backward()
     share.loss += loss.total.item()

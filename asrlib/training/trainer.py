@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from asrlib.augmentations import SpectrogramAugmentations
 from asrlib.data.loader import BatchLoader
+from asrlib.decoding.contract import Decoder
 from asrlib.files import write_jsonl
 from asrlib.model import AcousticModel, CTCLoss
 from asrlib.text import CTCTextEncoder
@@ -31,7 +32,7 @@ from asrlib.tracking.errors import HYPOTHESES
 from asrlib.training import saving, step
 from asrlib.training.averaging import WeightAverage
 from asrlib.training.distributed import ALONE, World
-from asrlib.training.evaluation import Decoder, evaluate
+from asrlib.training.evaluation import evaluate
 from asrlib.training.precision import Precision, choose_precision
 from asrlib.training.samples import log_samples
 from asrlib.training.state import Progress, TrainerOptions
@@ -257,15 +258,14 @@ class Trainer:
             )
             # not when its time is up: a sitting that is too short for it would come to it again and again
             self._stop_for(self.stopping.signal())
-            if self.writer is not None:
-                log_samples(self)
+            shown = log_samples(self) if self.writer is not None else {}
         self._lap()
         errors = evaluation.errors
         if not errors.words.reference:
             raise ValueError("dev has no transcripts, and without them nothing can be selected")
         losses = {f"loss_{name}_val": part for name, part in evaluation.loss_parts.items()}
         scores = {"loss_val": evaluation.loss, "WER_val": errors.wer, "CER_val": errors.cer}
-        self._write({"epoch": epoch, **scores, **losses})
+        self._write({"epoch": epoch, **scores, **losses, **shown})
         is_best = (errors.wer, errors.cer) < (progress.best_wer, progress.best_cer)
         if is_best:
             if self.world.is_first:

@@ -16,7 +16,8 @@ def start_from(
 ) -> list[str]:
     """Gives the encoder the weights of a checkpoint, whose labels may be others.
 
-    With the same labels in the same order all is taken over. Otherwise the tensors whose shape follows
+    A listener takes the weights of an encoder that has been one without a speller. With the same labels
+    in the same order all is taken over. Otherwise the tensors whose shape follows
     the vocabulary (the head, as a rule) stay as they were initialised, even where they would fit: a row
     that meant one label would have to mean another. What happened is printed.
 
@@ -34,8 +35,11 @@ def start_from(
     path = checkpoint.find_checkpoint(folder)
     theirs, ours = checkpoint.read_weights(path), model.encoder.state_dict()
     new = set()
+    if model.speller is not None and not any(name.startswith("speller.") for name in theirs):
+        theirs = {f"listener.{name}": tensor for name, tensor in theirs.items()}
+        new = {name for name in ours if name.startswith("speller.")}
     if checkpoint.read_text_encoder(path).pieces != text_encoder.pieces:
-        new = _tensors_of_labels(model, text_encoder, config)
+        new |= _tensors_of_labels(model, text_encoder, config)
     wrong = [
         f"  {name}: {_shape(theirs.get(name))} there, {_shape(ours.get(name))} here"
         for name in sorted((theirs.keys() | ours.keys()) - new)
@@ -50,7 +54,7 @@ def start_from(
     print(f"starting from {path}: {len(ours) - len(kept)} of {len(ours)} tensors")
     if kept:
         shapes = ", ".join(f"{name} {_shape(ours[name])}" for name in kept)
-        print(f"initialised anew, since its labels are others: {shapes}")
+        print(f"initialised anew, since it was not there or its labels are others: {shapes}")
     return kept
 
 
