@@ -16,7 +16,7 @@ demo: $(VENV) ## speak a small corpus, overfit one batch, train, evaluate: minut
 	$(RUN) -m asrlib.demo
 
 test: $(VENV) ## run the quick tests
-	$(RUN) -m pytest -m "not slow"
+	$(RUN) -m pytest -n auto -m "not slow"
 
 test-slow: $(VENV) ## run the tests that train
 	$(RUN) -m pytest -m slow || [ $$? -eq 5 ] # 5: there are none
@@ -91,6 +91,7 @@ bench-recognise: $(VENV) ## time the shipped recogniser beside PocketSphinx: mak
 
 # DATA: any folder of recordings; without it, the demo's.
 bench-data: $(VENV) ## time reading, augmenting and batching of FLAC, Opus, MP3 and shards, beside lhotse [DATA=DIR]
+	$(PIP) install lhotse==1.33.0
 	$(RUN) -m bench.data $(if $(DATA),--data "$(DATA)") --out report/results/bench-data.json
 
 gpu-check: $(VENV) ## compare training on this GPU with the CPU's, and time it: ten minutes, none without CUDA
