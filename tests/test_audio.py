@@ -76,12 +76,12 @@ def test_what_lies_above_8_khz_is_filtered_not_folded(tmp_path):
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
 def test_a_stream_in_pieces_is_the_whole_file(tmp_path, rate):
-    samples = np.stack([tone(440, 2.7, rate), tone(700, 2.7, rate)], axis=1)
+    samples = np.stack([tone(440, 25.7, rate), tone(700, 25.7, rate)], axis=1)
     soundfile.write(tmp_path / "x.wav", samples, rate)
     pieces = list(stream_audio(tmp_path / "x.wav"))
     whole = to_mono_16k(soundfile.read(tmp_path / "x.wav")[0], rate)
     assert len(pieces) > 2
-    assert max(map(len, pieces)) < 2 * 16_000  # constant memory
+    assert max(map(len, pieces)) < 11 * 16_000  # constant memory
     assert all(piece.dtype == np.float32 for piece in pieces)
     np.testing.assert_allclose(np.concatenate(pieces), whole, atol=1e-4)
 

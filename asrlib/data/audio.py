@@ -21,7 +21,7 @@ SAMPLE_RATE = 16_000  # hertz; every model, feature and length in asrlib assumes
 AUDIO_SUFFIXES = frozenset({".flac", ".wav", ".mp3", ".ogg", ".oga", ".opus"})
 MIN_RATE, MAX_RATE = 4_000, 384_000  # a header that claims more or less than this is not believed
 _IN_SHARD = re.compile(r"(.+\.(i16|flac))#(\d+):(\d+):([0-9a-f]{8})")  # file#byte:bytes:crc32
-_PIECE = 30 * SAMPLE_RATE  # samples of a shard at a time
+_PIECE = 10  # seconds read at a time
 
 
 class AudioError(ValueError):
@@ -100,7 +100,7 @@ def _mono(samples: np.ndarray) -> np.ndarray:
     """[n] or [n, channels] → float32 [n]; raises ``AudioError`` where a sample is not finite."""
     samples = np.asarray(samples, dtype=np.float32)
     if samples.ndim == 2:
-        samples = samples.mean(axis=1)
+        samples = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     if not np.isfinite(samples).all():
         raise AudioError(f"{np.count_nonzero(~np.isfinite(samples))} samples are NaN or infinite")
     return samples
@@ -129,8 +129,9 @@ def stream_audio(path: Path | str) -> Iterator[np.ndarray]:
     """
     if (stored := _in_shard(path, "i16")) is not None:
         samples = stored.view("<i2")
-        for start in range(0, len(samples), _PIECE):
-            yield samples[start : start + _PIECE].astype(np.float32) / np.float32(32768)
+        step = _PIECE * SAMPLE_RATE
+        for start in range(0, len(samples), step):
+            yield samples[start : start + step].astype(np.float32) / np.float32(32768)
         return
     with _open(path) as file:
         resample = None
@@ -139,7 +140,7 @@ def stream_audio(path: Path | str) -> Iterator[np.ndarray]:
             resample = stream.resample_chunk
         empty = True
         try:
-            while len(samples := file.read(file.samplerate, dtype="float32", always_2d=True)):
+            while len(samples := file.read(_PIECE * file.samplerate, dtype="float32", always_2d=True)):
                 empty = False
                 piece = _mono(samples)
                 yield piece if resample is None else resample(piece)

@@ -136,29 +136,37 @@ class Search:
         peak = speller.attention[:, :, 0].argmax(-1)
         rows, scores = self._sort(*(x.tolist() for x in (parent, label, peak, stalled, score)))
         score = score.new_tensor(scores)
+        grown = Beam(score, spelled, words, label, covered, stalled, beam.ctc, speller)
+        self._go_on(torch.tensor(rows, dtype=torch.long, device=score.device), parent, grown)
 
-        every = torch.tensor(rows, dtype=torch.long, device=score.device)
-        kept = (every.unsqueeze(1) * self.width + parent[every]).flatten()
+    def _go_on(self, rows: Tensor, parent: Tensor, grown: Beam) -> None:
+        """Leaves the utterances that are not among ``rows`` int64 [n], and makes the next beam.
+
+        Args:
+            parent: int64 [B, K], the place in the beam so far of what each text continues.
+            grown: scores and labels of the new texts; all else is still that of their parents.
+        """
+        kept = (rows.unsqueeze(1) * self.width + parent[rows]).flatten()
 
         def of_parent(x: Tensor) -> Tensor:
             return x.flatten(0, 1)[kept].unflatten(0, (len(rows), self.width))
 
-        label, ctc = label[every], beam.ctc
-        if len(rows) < len(score):
-            self.memory = Memory(*(x[every] for x in self.memory))
+        if len(rows) < len(parent):
+            self.memory = Memory(*(x[rows] for x in self.memory))
             if self.ctc is not None:
-                self.ctc.select(every)
+                self.ctc.select(rows)
+        label, ctc = grown.last[rows], None
         if self.ctc is not None:
-            ctc = self.ctc.extend(of_parent(beam.ctc), of_parent(beam.last), label)
+            ctc = self.ctc.extend(of_parent(grown.ctc), of_parent(self.beam.last), label)
         self.beam = Beam(
-            score[every],
-            spelled[every],
-            words[every],
-            label,
-            of_parent(covered),
-            of_parent(stalled),
-            ctc,
-            SpellerState(*map(of_parent, speller)),
+            score=grown.score[rows],
+            spelled=grown.spelled[rows],
+            words=grown.words[rows],
+            last=label,
+            covered=of_parent(grown.covered),
+            stalled=of_parent(grown.stalled),
+            ctc=ctc,
+            speller=SpellerState(*map(of_parent, grown.speller)),
         )
 
     def _tried(self, logits: Tensor) -> Tensor:
