@@ -100,7 +100,10 @@ class SpeechDataset(torch.utils.data.Dataset):
             text = None if utterance.text is None else normalize(utterance.text)
             self.utterances.append(replace(utterance, text=text))
         if not self.utterances:
-            raise ValueError(f"no usable utterance; left out: {dict(self.skipped_by_reason())}")
+            named = "; ".join(f"{key}: {why}" for key, why in list(self.skipped.items())[:3])
+            raise ValueError(
+                f"no usable utterance; left out: {dict(self.skipped_by_reason())}, such as {named or 'none'}"
+            )
 
     def __len__(self) -> int:
         return len(self.utterances)
