@@ -15,8 +15,10 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.glob("report/results/*.json"))
 BENCHES = [path for path in FILES if path.name.startswith("bench-")]
 DECODERS = [path for path in FILES if path.name.endswith("-decoders.json")]
+ABLATIONS = [path for path in FILES if path.name.endswith("-ablation.json")]
 FAULTS = Path("report/results/faults.json")
-MODELS = [path for path in FILES if path not in [FAULTS, *BENCHES, *DECODERS]]
+MODELS = [path for path in FILES if path not in [FAULTS, *BENCHES, *DECODERS, *ABLATIONS]]
+TABLES = {"models": MODELS, "decoders": DECODERS, "ablations": ABLATIONS}
 MEASURED = {"system", "seconds", "audio_seconds", "peak_mb", "commit", "command", "date"}
 FIELDS = {  # of each row of a bench, beside those
     "bench-decode": {"decoder", "wer", "data", "threads"},
@@ -27,7 +29,7 @@ FIELDS = {  # of each row of a bench, beside those
 }
 
 
-@pytest.mark.parametrize("path", MODELS + DECODERS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", MODELS + DECODERS + ABLATIONS, ids=lambda path: path.name)
 def test_every_published_row_keeps_to_the_schema(path):
     for row in load_results(ROOT / path):
         assert not row.commit.endswith("+"), "from a working tree that no commit holds"
@@ -41,7 +43,7 @@ def test_every_measurement_says_what_was_measured_and_how(path):
         assert not row["commit"].endswith("+"), "from a working tree that no commit holds"
 
 
-@pytest.mark.parametrize("paths", [MODELS, DECODERS], ids=["models", "decoders"])
+@pytest.mark.parametrize("paths", TABLES.values(), ids=TABLES.keys())
 def test_the_readme_shows_the_published_rows(paths, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert markdown_table(paths) in (ROOT / "README.md").read_text(encoding="utf-8")
