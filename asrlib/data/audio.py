@@ -140,7 +140,9 @@ def stream_audio(path: Path | str) -> Iterator[np.ndarray]:
             resample = stream.resample_chunk
         empty = True
         try:
-            while len(samples := file.read(_PIECE * file.samplerate, dtype="float32", always_2d=True)):
+            while len(
+                samples := file.read(_PIECE * file.samplerate, dtype="float32", always_2d=True)
+            ):
                 empty = False
                 piece = _mono(samples)
                 yield piece if resample is None else resample(piece)
