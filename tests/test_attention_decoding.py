@@ -217,30 +217,41 @@ def test_decoding_an_untrained_model_ends(weight, width):
             assert all(0 <= frame < frames for frame in hypothesis.frames)
 
 
-class Loop(Speller):
-    """Reads one frame after the other for ``heard`` labels, then the last one again and again."""
+class Fixed(Speller):
+    """Looks where ``places`` say, for one label after the other, then at the last of them."""
 
-    heard = 5
+    places = (0, 1, 2, 3, 4)
 
     def _attend(self, query, memory, past):
-        written = past[:, :, 1].sum(-1).round().long().clamp(max=self.heard - 1)
-        return torch.nn.functional.one_hot(written, past.shape[-1]).float()
+        written = past[:, :, 1].sum(-1).round().long().clamp(max=len(self.places) - 1)
+        return torch.nn.functional.one_hot(
+            torch.tensor(self.places)[written], past.shape[-1]
+        ).float()
 
 
 @torch.no_grad()
-def test_by_attention_alone_a_text_is_over_where_attention_stands_still():
-    speller = Loop(D, V, SIZES["xxs"], 0.0, 0.0).eval()
+@pytest.mark.parametrize(
+    ("places", "heard"),
+    [
+        ([0, 1, 2, 3, 4], 6),  # then it stares: a second look at the end counts, no third
+        ([0, 1, 2, 3, 4] * 20, 5),  # reads again
+        ([0, 49, *range(1, 40)], 42),  # a slip is not the end
+    ],
+)
+def test_by_attention_alone_a_text_is_over_where_attention_goes_no_further(places, heard):
+    speller = Fixed(D, V, SIZES["xxs"], 0.0, 0.0).eval()
+    speller.places = tuple(places)
     speller.head.bias[EOS] = -1e4
     log_probs, lengths, encoded = new_output([50])
     (hypothesis,) = AttentionDecoder(ABC, speller, 1, ctc_weight=0)(log_probs, lengths, encoded)
-    assert len(hypothesis.tokens) == Loop.heard  # what STALL labels wrote without hearing is gone
-    assert hypothesis.frames == list(range(Loop.heard))
-    assert Loop.heard + STALL < LABELS_PER_FRAME * 50
+    assert len(hypothesis.tokens) == heard  # the STALL labels that followed are gone
+    assert heard + STALL < LABELS_PER_FRAME * 50
+    assert hypothesis.frames == np.maximum.accumulate([*places, places[-1]][:heard]).tolist()
 
 
 @torch.no_grad()
 def test_coverage_prefers_the_text_that_leaves_no_speech_out():
-    speller = Loop(D, V, SIZES["xxs"], 0.0, 0.0).eval()
+    speller = Fixed(D, V, SIZES["xxs"], 0.0, 0.0).eval()
     for parameter in speller.parameters():
         parameter.zero_()
     speller.head.bias[EOS] = 0.5  # each step a little likelier to end than to go on
@@ -249,7 +260,7 @@ def test_coverage_prefers_the_text_that_leaves_no_speech_out():
         AttentionDecoder(ABC, speller, 4, ctc_weight=0, coverage=c)(*output)[0] for c in (0.0, 3.0)
     )
     assert short.tokens == []
-    assert len(whole.tokens) >= Loop.heard - 1
+    assert len(whole.tokens) >= len(Fixed.places) - 1
 
 
 def test_nan_and_other_labels_are_errors_but_not_beyond_a_length():

@@ -8,7 +8,8 @@ Nothing knows the length of a text in advance:
 * CTC punishes whatever leaves speech out or writes it twice. Attention alone does not, so there the
   frames that got attention count (Chorowski and Jaitly, "Towards better decoding and language model
   integration in sequence to sequence models", Interspeech 2017), and a text is over once ``STALL``
-  labels in a row covered no frame more. They are taken off it: they were heard nowhere.
+  labels in a row looked no further than those before: what stares or reads again is no more speech.
+  They are taken off it. One look far ahead is no progress, for it may be a slip; two in a row are.
 * No text has more than ``LABELS_PER_FRAME`` labels a frame: with frames of 40 ms three times as many
   letters as in speech, with frames of 80 ms still more than there are.
 
@@ -53,8 +54,9 @@ class Beam(NamedTuple):
     spelled: Tensor  # [B, K], ln p of attention
     words: Tensor  # [B, K], the language model's part
     last: Tensor  # int64 [B, K]
-    covered: Tensor  # int64 [B, K], frames
-    stalled: Tensor  # int64 [B, K], labels since there was a frame more
+    peak: Tensor  # int64 [B, K], the frame that got most attention for the last label
+    furthest: Tensor  # int64 [B, K], the last frame up to which two labels in a row have looked
+    stalled: Tensor  # int64 [B, K], labels since that was an earlier one
     ctc: Tensor | None  # state of CTCPrefixScorer
     speller: SpellerState
 
@@ -96,7 +98,7 @@ class Search:
         score[:, 1:] = -torch.inf  # the empty text, once
         ctc = None if self.ctc is None else self.ctc.start(self.width)
         state = self.speller.start(self.memory, self.width)
-        return Beam(score, zeros, zeros, counts + EOS, counts, counts, ctc, state)
+        return Beam(score, zeros, zeros, counts + EOS, counts, counts - 1, counts, ctc, state)
 
     def run(self) -> list[list[tuple[float, Node | None]]]:
         """(score, last node) of the n best texts of each utterance, best first; at least one."""
@@ -127,16 +129,18 @@ class Search:
         if self.fusion is not None:
             words = words + self._closings(labels)
         covered = (speller.attention[:, :, 1] > COVERED).sum(-1)
-        stalled = torch.where(covered > beam.covered, 0, beam.stalled + 1)
         total = total + words + self.decoder.coverage * covered.unsqueeze(-1)
         total = total.masked_fill((beam.score == -torch.inf).unsqueeze(-1), -torch.inf)
         score, index = total.flatten(1).topk(self.width)
         parent = index // labels.shape[-1]
         label, spelled, words = (x.flatten(1).gather(1, index) for x in (labels, spelled, words))
         peak = speller.attention[:, :, 0].argmax(-1)
+        reached = torch.minimum(peak, beam.peak)
+        stalled = torch.where(reached > beam.furthest, 0, beam.stalled + 1)
+        furthest = torch.maximum(reached, beam.furthest)
         rows, scores = self._sort(*(x.tolist() for x in (parent, label, peak, stalled, score)))
         score = score.new_tensor(scores)
-        grown = Beam(score, spelled, words, label, covered, stalled, beam.ctc, speller)
+        grown = Beam(score, spelled, words, label, peak, furthest, stalled, beam.ctc, speller)
         self._go_on(torch.tensor(rows, dtype=torch.long, device=score.device), parent, grown)
 
     def _go_on(self, rows: Tensor, parent: Tensor, grown: Beam) -> None:
@@ -163,7 +167,8 @@ class Search:
             spelled=grown.spelled[rows],
             words=grown.words[rows],
             last=label,
-            covered=of_parent(grown.covered),
+            peak=of_parent(grown.peak),
+            furthest=of_parent(grown.furthest),
             stalled=of_parent(grown.stalled),
             ctc=ctc,
             speller=SpellerState(*map(of_parent, grown.speller)),
