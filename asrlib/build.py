@@ -4,7 +4,7 @@ A section of the configuration names its class under ``_target_`` (Hydra's ``ins
 checkpoint brings its own configuration, only targets inside asrlib are followed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -40,6 +40,18 @@ def _refuse_foreign_targets(section: Any) -> None:
     elif isinstance(section, Sequence) and not isinstance(section, str):
         for value in section:
             _refuse_foreign_targets(value)
+
+
+def texts_in(section: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """(key, value) of every text in a configuration; those in a list have the list's key."""
+    if isinstance(section, str):
+        yield key, section
+    elif isinstance(section, Mapping):
+        for name, value in section.items():
+            yield from texts_in(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(section, Iterable):
+        for value in section:
+            yield from texts_in(value, key)
 
 
 def build_features(config: DictConfig) -> LogMel:

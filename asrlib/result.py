@@ -4,6 +4,7 @@ python -m asrlib.result report/results/*.json    prints the rows as a table for 
 """
 
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, fields
@@ -11,9 +12,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import get_type_hints
 
-from omegaconf import OmegaConf
-
-from asrlib.checkpoint import read_state
 from asrlib.files import write_atomically
 from asrlib.metrics import ErrorRate, wer_interval
 
@@ -76,6 +74,10 @@ def result_of(
         name: of the row; that of the training if not given.
         facts: ``test_data``, ``decoder``, ``parameters``, ``device``, and ``command``, that of the test.
     """
+    from omegaconf import OmegaConf  # imported here: scoring texts needs neither it nor torch
+
+    from asrlib.checkpoint import read_state
+
     config, state = OmegaConf.load(checkpoint / "config.yaml"), read_state(checkpoint)
     facts["command"] = f"{state['command']} && {facts['command']}"
     return Result(
@@ -90,6 +92,11 @@ def result_of(
         **facts,
         **scores(errors),
     )
+
+
+def command_line() -> str:
+    """The command that is running, as a shell would read it."""
+    return shlex.join(["python", *sys.orig_argv[1:]])
 
 
 def now() -> str:

@@ -12,14 +12,13 @@ import argparse
 import hashlib
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
+from asrlib.build import texts_in
 from asrlib.checkpoint import find_checkpoint, read_weights, write_checksums
 from asrlib.files import folder_written_atomically
 
@@ -35,7 +34,7 @@ def ship(run: Path | str, folder: Path, lm: Path | None = None) -> None:
     """
     checkpoint = find_checkpoint(run)
     config = OmegaConf.to_container(OmegaConf.load(checkpoint / "config.yaml"))
-    if places := [f"{key}={value}" for key, value in _strings(config) if Path(value).is_absolute()]:
+    if places := [f"{key}={value}" for key, value in texts_in(config) if Path(value).is_absolute()]:
         raise ValueError(
             f"{checkpoint} was trained with places of this machine, which are not to be published: "
             f"{', '.join(places)}. Name them from the folder that train.py runs in"
@@ -57,18 +56,6 @@ def _halved(name: str, tensor: torch.Tensor) -> torch.Tensor:
     if not half.isfinite().all():
         raise ValueError(f"{name} has values beyond float16's range, or that are not finite")
     return half
-
-
-def _strings(section: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """(key, value) of every text in a configuration."""
-    if isinstance(section, str):
-        yield key, section
-    elif isinstance(section, Mapping):
-        for name, value in section.items():
-            yield from _strings(value, f"{key}.{name}" if key else str(name))
-    elif isinstance(section, Sequence):
-        for value in section:
-            yield from _strings(value, key)
 
 
 def manifest_entries(folder: Path) -> dict[str, dict]:

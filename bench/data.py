@@ -14,7 +14,6 @@ import argparse
 import itertools
 import json
 import os
-import shlex
 import statistics
 import sys
 import tempfile
@@ -36,7 +35,7 @@ from asrlib.data.shards import write_shards
 from asrlib.data.utterance import Index
 from asrlib.files import write_atomically
 from asrlib.randomness import generator
-from asrlib.result import current_commit, now
+from asrlib.result import command_line, current_commit, now
 from bench.batching import BATCH_SECONDS, BUCKETS, comparison_rows, timed
 from bench.train import in_a_process, peak_mb, processor
 
@@ -162,7 +161,7 @@ def main() -> None:
     about = {
         "device": f"cpu ({processor()})",
         "commit": current_commit(),
-        "command": shlex.join(["python", *sys.orig_argv[1:]]),
+        "command": command_line(),
         "date": now(),
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -182,7 +181,9 @@ def main() -> None:
         try:
             import lhotse  # noqa: F401
         except ImportError:
-            print("lhotse left out: it is not installed (requirements-dev.txt)", file=sys.stderr)
+            print(
+                "lhotse left out: it is not installed; make bench-data does that", file=sys.stderr
+            )
             buckets: Sequence[int] = ()
         else:
             buckets = BUCKETS

@@ -19,7 +19,6 @@ import json
 import multiprocessing
 import os
 import resource
-import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -31,7 +30,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from asrlib.files import write_atomically
 from asrlib.metrics import ErrorRate
-from asrlib.result import current_commit, now
+from asrlib.result import command_line, current_commit, now
 
 PASSES = 5
 TOLERANCE = 0.1  # absolute WER that pruning may cost
@@ -225,7 +224,7 @@ def prepare(config: DictConfig) -> tuple[tuple, float, dict]:
         "beta": options["beta"],
         "threads": 1,
         "commit": current_commit(),
-        "command": shlex.join(["python", "-m", "bench.decode", *sys.argv[1:]]),
+        "command": command_line(),
         "date": now(),
     }
     return (path, stored.key, references, encoder, options), seconds, about

@@ -21,7 +21,6 @@ device, in a minute.
 import argparse
 import json
 import os
-import shlex
 import sys
 import tempfile
 import time
@@ -34,7 +33,7 @@ from asrlib.files import write_atomically
 from asrlib.model.conformer import SIZES as CONFORMER_SIZES
 from asrlib.model.deepspeech2 import SIZES as DEEPSPEECH2_SIZES
 from asrlib.model.jasper import JASPER_SIZES, QUARTZNET_SIZES
-from asrlib.result import current_commit, now
+from asrlib.result import command_line, current_commit, now
 from asrlib.training.precision import DTYPES, choose_precision
 from bench.gpu_agreement import ByHeart, features_and_masks, one_step
 from bench.gpu_throughput import Throughput
@@ -62,7 +61,7 @@ class Report:
             "device": torch.cuda.get_device_name(device) if cuda else f"cpu ({processor()})",
             "torch": torch.__version__,
             "commit": current_commit(),
-            "command": shlex.join(["python", *sys.orig_argv[1:]]),
+            "command": command_line(),
             "date": now(),
         }
         earlier = json.loads(Path(out).read_text()) if out and Path(out).exists() else []

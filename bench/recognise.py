@@ -16,7 +16,6 @@ import json
 import multiprocessing
 import os
 import resource
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -29,12 +28,8 @@ from asrlib.data import SAMPLE_RATE
 from asrlib.data.dataset import SpeechDataset
 from asrlib.files import write_atomically
 from asrlib.metrics import ErrorRate
-from asrlib.result import Result, add_result, current_commit, now, scores
-from bench.train import processor
-
-
-def peak_mb(who: int = resource.RUSAGE_SELF) -> float:
-    return resource.getrusage(who).ru_maxrss / 1024  # KiB on Linux
+from asrlib.result import Result, add_result, command_line, current_commit, now, scores
+from bench.train import in_a_process, peak_mb, processor
 
 
 def asrlib(config: DictConfig) -> dict:
@@ -103,20 +98,6 @@ def measure(system: str, config: DictConfig, answer) -> None:
     answer.send(pocketsphinx(config) if system == "pocketsphinx" else asrlib(config))
 
 
-def run(system: str, config: DictConfig) -> dict:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=measure, args=(system, config, theirs))
-    process.start()
-    theirs.close()
-    try:
-        return ours.recv()
-    except EOFError:
-        raise RuntimeError(f"{system}: its process died") from None
-    finally:
-        process.join()
-
-
 def result(found: dict, about: dict) -> Result:
     """PocketSphinx's row beside ours."""
     from pocketsphinx import get_model_path
@@ -155,10 +136,10 @@ def main() -> None:
             "device": f"cpu ({processor()})",
             "threads": len(os.sched_getaffinity(0)),
             "commit": current_commit(),
-            "command": shlex.join(["python", "-m", "bench.recognise", *arguments]),
+            "command": command_line(),
             "date": now(),
         }
-        found = run(system, config)
+        found = in_a_process(measure, system, config)
         if system == "pocketsphinx" and result_path:
             add_result(result_path, result(found, about))
         wer = found.pop("errors").wer

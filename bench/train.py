@@ -18,15 +18,13 @@ import multiprocessing
 import os
 import platform
 import resource
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from asrlib.files import write_atomically
-from asrlib.result import current_commit, now
+from asrlib.result import command_line, current_commit, now
 
 SYSTEMS = ("asrlib", "torchaudio")
 DROPOUT = (0.1, 0.0)  # the default of both, and none
@@ -118,20 +116,23 @@ def weigh(case: dict, system: str, answer) -> None:
     answer.send((peak_mb(), idle))
 
 
-def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
+def peak_mb(who: int = resource.RUSAGE_SELF) -> float:
+    return resource.getrusage(who).ru_maxrss / 1024  # KiB on Linux
 
 
 def in_a_process(target: Callable, *arguments):
-    """What ``target`` sends from a process of its own."""
+    """What ``target`` sends from a process of its own; raises ``RuntimeError`` if it dies before."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=target, args=(*arguments, theirs))
     process.start()
     theirs.close()
-    found = ours.recv()
-    process.join()
-    return found
+    try:
+        return ours.recv()
+    except EOFError:
+        raise RuntimeError(f"{target.__name__}: its process died") from None
+    finally:
+        process.join()
 
 
 def measure(case: dict, rounds: int) -> list[dict]:
@@ -181,7 +182,7 @@ def main() -> None:
         "device": f"cpu ({processor()})",
         "precision": "fp32",
         "commit": current_commit(),
-        "command": shlex.join(["python", *sys.orig_argv[1:]]),
+        "command": command_line(),
         "date": now(),
     }
     print(f"{'dropout':>7} {'longest':>8} {'system':12} {'audio s/s':>10} {'MB':>6} {'ratio':>6}")

@@ -2,14 +2,13 @@
 
 python -m report.long_form CHECKPOINT RESULTS DATASET [DATASET…]
 
-    python -m report.long_form checkpoints/shipped report/results/shipped.json datasets=librispeech \
+    python -m report.long_form checkpoints/shipped report/results/shipped.json datasets=librispeech \\
         datasets.root=data/LibriSpeech decoder=tuned
 
 DATASET are arguments of inference.py that choose the data and the decoder; the part is ``val``. Chapters are
 read in windows (``asrlib.decoding.longform``). RESULTS gets a row whose test data are called "joined".
 """
 
-import shlex
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -23,7 +22,7 @@ from asrlib.build import build
 from asrlib.checkpoint import find_checkpoint
 from asrlib.decoding.tuned import chosen_decoder
 from asrlib.metrics import ErrorRate
-from asrlib.result import add_result, result_of
+from asrlib.result import add_result, command_line, result_of
 
 
 def main(checkpoint: str, results: str, *arguments: str) -> None:
@@ -51,7 +50,7 @@ def main(checkpoint: str, results: str, *arguments: str) -> None:
     row = result_of(
         folder,
         errors,
-        command=shlex.join(["python", "-m", "report.long_form", *sys.argv[1:]]),
+        command=command_line(),
         test_data=f"{config.datasets.name} val, joined",
         decoder=decoder.name,
         parameters=recognizer.model.parameter_count(),

@@ -1,15 +1,14 @@
-"""Ten utterances that were heard best and ten that were heard worst, by a rule: python -m report.samples
+"""Ten utterances that were heard best and ten that were heard worst, by a rule.
 
 python -m report.samples TABLE.jsonl OUT.md    TABLE is what inference.py wrote (inferencer.table_path)
 
 The rule: utterances of at least ``WORDS`` words, by WER; among equals the longer first, then by id.
 """
 
-import json
 import sys
 from pathlib import Path
 
-from asrlib.files import write_atomically
+from asrlib.files import read_jsonl, write_atomically
 from asrlib.metrics import ScoredUtterance, score_utterance
 
 WORDS, COUNT = 8, 10
@@ -33,7 +32,7 @@ def table(rows: list[ScoredUtterance]) -> str:
 
 
 def main(source: str, out: str) -> None:
-    rows = [json.loads(line) for line in Path(source).read_text(encoding="utf-8").splitlines()]
+    rows = read_jsonl(Path(source))
     scored = [
         score_utterance(row["target"], row["predict"], row["utterance_id"], row["speaker"])
         for row in rows

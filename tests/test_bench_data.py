@@ -10,20 +10,9 @@ import pytest
 
 from asrlib.data import read_audio, shards
 from bench import batching, data
+from tests.processes import PoolInThisProcess
 from tests.test_bench_train import Answer
 from tests.test_report import FIELDS, MEASURED
-
-
-class Pool:
-    """Stands for processes, which cost seconds to start."""
-
-    def __init__(self, *_, **__): ...
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_): ...
-    def map(self, *arguments):
-        return map(*arguments)
 
 
 def called(target, *arguments):
@@ -60,7 +49,7 @@ def test_rows_hold_all_formats_of_the_same_recordings(
     out = tmp_path / "rows.json"
     for module in (data, batching):
         monkeypatch.setattr(module, "in_a_process", called)
-    monkeypatch.setattr(shards, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(shards, "ProcessPoolExecutor", PoolInThisProcess)
     monkeypatch.setattr(batching, "DRAWN", 50)
     monkeypatch.setattr(data, "BUCKETS", (2,))
     options = ["--data", str(librispeech_dir), "--rounds", "1", "--out", str(out)]

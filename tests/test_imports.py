@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
 
 IMPORT_EACH_FIRST = """
 import importlib, pkgutil, sys
@@ -26,3 +29,10 @@ def test_every_module_can_be_imported_first():
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert {"asrlib.augmentations", "asrlib.data.audio"} <= set(done.stdout.split())
+
+
+def test_scoring_texts_does_not_wait_for_torch():
+    program = "import sys, calc_metrics; print('torch' in sys.modules)"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]

@@ -22,6 +22,7 @@ from asrlib.data.dataset import SkippedItem
 from asrlib.data.shards import FORMATS, to_int16, write_shards
 from asrlib.training import train
 from tests.corpus import configure, tiny_overrides, write_parts
+from tests.processes import PoolInThisProcess
 from tests.signals import hiss
 from tests.survival import files_of
 from tests.test_training import assert_equal_weights, weights
@@ -32,17 +33,7 @@ SMALL = 0.05  # megabytes: two or three utterances
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch):
     """Processes cost seconds to start; that there are any is tested by the command."""
-
-    class Pool:
-        def __init__(self, *_, **__): ...
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_): ...
-        def map(self, *arguments):
-            return map(*arguments)
-
-    monkeypatch.setattr(shards, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(shards, "ProcessPoolExecutor", PoolInThisProcess)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from asrlib.data.utterance import Index, Utterance, cached_index
 
+DURATIONS = "clip_durations.tsv"
 NEEDED = ("client_id", "path", "sentence")
 
 
@@ -37,7 +38,7 @@ def _scan(data_dir: Path, part: str, apart_from: Sequence[str]) -> Index:
             for column, values in held_out.items():
                 if row and row[column]:
                     values.add(row[column])
-    listed = data_dir / "clip_durations.tsv"
+    listed = data_dir / DURATIONS
     durations = _durations(listed) if listed.exists() else {}
     clips, index = data_dir / "clips", Index()
     there = {path.name for path in clips.iterdir()}
@@ -89,9 +90,8 @@ def common_voice_index(
     if missing := set(NEEDED) - set(columns):
         raise ValueError(f"{tsv}: no column {sorted(missing)} among {columns}")
     others = [o for o in apart_from if o != part and (data_dir / f"{o}.tsv").is_file()]
-    if (
-        data_dir / "clip_durations.tsv"
-    ).is_file():  # faster than to look at each clip for a cache's key
+    if (data_dir / DURATIONS).is_file():
+        # faster than to look at each clip for a cache's key
         return _scan(data_dir, part, others)
     layout = f"common_voice {part} {others}"
     return cached_index(data_dir, layout, lambda: _scan(data_dir, part, others))

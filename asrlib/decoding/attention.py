@@ -19,6 +19,7 @@ from torch import Tensor
 from asrlib.decoding.align import align
 from asrlib.decoding.attention_search import Node, Search, path_of
 from asrlib.decoding.greedy import Hypothesis
+from asrlib.decoding.options import require, require_weights
 from asrlib.model.las import Speller
 from asrlib.model.masking import length_mask
 from asrlib.text import CTCTextEncoder
@@ -58,15 +59,10 @@ class AttentionDecoder:
         beta: float = 1.5,
         unk_score_offset: float = -10.0,
     ):
-        _require(beam_width >= 1, f"beam_width {beam_width}: at least 1")
-        _require(0 <= ctc_weight <= 1, f"ctc_weight {ctc_weight}: between 0 and 1")
-        _require(0 <= coverage < math.inf, f"coverage {coverage}: 0 or more")
-        _require(0 <= alpha < math.inf, f"alpha {alpha}: 0 or more")
-        _require(math.isfinite(beta), f"beta {beta}: a finite number")
-        _require(
-            -math.inf < unk_score_offset <= 0,
-            f"unk_score_offset {unk_score_offset}: a finite number, 0 or less",
-        )
+        require(beam_width >= 1, f"beam_width {beam_width}: at least 1")
+        require(0 <= ctc_weight <= 1, f"ctc_weight {ctc_weight}: between 0 and 1")
+        require(0 <= coverage < math.inf, f"coverage {coverage}: 0 or more")
+        require_weights(alpha, beta, unk_score_offset)
         self.text_encoder, self.speller = text_encoder, speller
         self.beam_width, self.ctc_weight, self.coverage = int(beam_width), ctc_weight, coverage
         self.alpha, self.beta, self.unk_score_offset = alpha, beta, unk_score_offset
@@ -97,10 +93,10 @@ class AttentionDecoder:
             ValueError: as ``__call__`` does.
         """
         labels = len(self.text_encoder)
-        _require(log_probs.shape[-1] == labels, f"{log_probs.shape[-1]} labels, expected {labels}")
+        require(log_probs.shape[-1] == labels, f"{log_probs.shape[-1]} labels, expected {labels}")
         real = length_mask(lengths, log_probs.shape[1], log_probs.device).unsqueeze(-1)
         for name, x in (("log_probs", log_probs), ("encoded", encoded)):
-            _require(not (x.isnan() & real).any(), f"{name} hold NaN: is the checkpoint sound?")
+            require(not (x.isnan() & real).any(), f"{name} hold NaN: is the checkpoint sound?")
         if self.fusion is not None:
             self.fusion.alpha, self.fusion.beta = float(self.alpha), float(self.beta)
             self.fusion.unk_score_offset = float(self.unk_score_offset)
@@ -119,8 +115,3 @@ class AttentionDecoder:
         if tokens and self.ctc_weight:
             frames = align(log_probs, tokens)
         return Hypothesis(self.text_encoder.decode(tokens), score, tokens, frames)
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)

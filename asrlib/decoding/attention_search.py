@@ -202,7 +202,7 @@ class Search:
         peaks: list[list[int]],
         stalled: list[list[int]],
         scores: list[list[float]],
-    ) -> tuple[Tensor, list[int]]:
+    ) -> tuple[list[int], list[list[float]]]:
         """Sorts new texts, lists [B][K], into those that ended and those that go on.
 
         Args:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from asrlib.decoding.greedy import Hypothesis
 from asrlib.decoding.ngram import LN_10, NGram, new_table
+from asrlib.decoding.options import require, require_weights
 from asrlib.decoding.prefix_layout import ANSWER, Found, Rules
 from asrlib.decoding.prefix_search import EMPTY, best_prefixes
 from asrlib.decoding.vocabulary import vocabulary_trie
@@ -59,19 +60,14 @@ class BeamDecoder:
         beta: float = 1.5,
         unk_score_offset: float = -10.0,
     ):
-        _require(beam_width >= 1, f"beam_width {beam_width}: at least 1")
-        _require(
+        require(beam_width >= 1, f"beam_width {beam_width}: at least 1")
+        require(
             0 < blank_skip_threshold <= 1,
             f"blank_skip_threshold {blank_skip_threshold}: a probability; 1 skips nothing",
         )
-        _require(token_min_logp <= 0, f"token_min_logp {token_min_logp}: a logarithm, 0 or less")
-        _require(beam_prune_logp <= 0, f"beam_prune_logp {beam_prune_logp}: 0 or less")
-        _require(
-            -math.inf < unk_score_offset <= 0,
-            f"unk_score_offset {unk_score_offset}: a finite number, 0 or less",
-        )
-        _require(0 <= alpha < math.inf, f"alpha {alpha}: 0 or more")
-        _require(math.isfinite(beta), f"beta {beta}: a finite number")
+        require(token_min_logp <= 0, f"token_min_logp {token_min_logp}: a logarithm, 0 or less")
+        require(beam_prune_logp <= 0, f"beam_prune_logp {beam_prune_logp}: 0 or less")
+        require_weights(alpha, beta, unk_score_offset)
         self.text_encoder = text_encoder
         self.beam_width, self.blank_skip_threshold = int(beam_width), blank_skip_threshold
         self.token_min_logp, self.beam_prune_logp = token_min_logp, beam_prune_logp
@@ -98,7 +94,7 @@ class BeamDecoder:
             ValueError: as ``__call__`` does.
         """
         labels = len(self.text_encoder)
-        _require(log_probs.shape[-1] == labels, f"{log_probs.shape[-1]} labels, expected {labels}")
+        require(log_probs.shape[-1] == labels, f"{log_probs.shape[-1]} labels, expected {labels}")
         rules = self._weighted_rules()
         rows = zip(log_probs.detach().cpu().double().numpy(), lengths.tolist(), strict=True)
         n = self.beam_width if n is None else min(n, self.beam_width)
@@ -106,7 +102,7 @@ class BeamDecoder:
 
     def _decode(self, log_probs: np.ndarray, rules: Rules, n: int) -> list[Hypothesis]:
         """Hypotheses of one utterance's float64 [T', V]."""
-        _require(not np.isnan(log_probs).any(), "log_probs hold NaN: is the checkpoint sound?")
+        require(not np.isnan(log_probs).any(), "log_probs hold NaN: is the checkpoint sound?")
         frames = len(log_probs)
         if self.lm:
             self.lm.make_room(rules.width * (frames + 1))  # each frame asks once, and the end
@@ -163,8 +159,3 @@ _NO_ANSWERS = new_table(0)
 def word_mark(piece: str) -> str:
     """The word start at the beginning of ``piece``, if there is one."""
     return next((mark for mark in WORD_STARTS if piece.startswith(mark)), "")
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)

@@ -20,6 +20,7 @@ from torch import Tensor
 from asrlib.decoding.align import align
 from asrlib.decoding.greedy import Hypothesis
 from asrlib.decoding.ngram import open_model
+from asrlib.decoding.options import require, require_weights
 from asrlib.decoding.worker_pool import WorkerPool, can_fork, usable_cores
 from asrlib.text import CTCTextEncoder
 from asrlib.text.bpe import WORD_START
@@ -89,7 +90,7 @@ class LMDecoder:
         self.hotwords, self.hotword_weight = hotwords, hotword_weight
         self._check_options()
         self.processes = usable_cores() if processes is None else processes
-        _require(self.processes >= 1, f"processes {processes}: at least 1")
+        require(self.processes >= 1, f"processes {processes}: at least 1")
         self._search = _new_search(text_encoder, lm_path)
         # pyctcdecode keeps its language models in the class, where nothing else would free them
         self._free = weakref.finalize(self, self._search.cleanup)
@@ -105,14 +106,14 @@ class LMDecoder:
             ValueError: V is not the text encoder's, NaN within a length, an option out of its
                 range, or the decoder is closed.
         """
-        _require(self._free.alive, "the decoder is closed")
+        require(self._free.alive, "the decoder is closed")
         labels = len(self.text_encoder)
-        _require(log_probs.shape[-1] == labels, f"{log_probs.shape[-1]} labels, expected {labels}")
+        require(log_probs.shape[-1] == labels, f"{log_probs.shape[-1]} labels, expected {labels}")
         self._check_options()
         rows = zip(log_probs.detach().cpu(), lengths.tolist(), strict=True)
         outputs = [row[:length].double().numpy() for row, length in rows]
         sound = not any(np.isnan(output).any() for output in outputs)
-        _require(sound, "log_probs hold NaN: is the checkpoint sound?")
+        require(sound, "log_probs hold NaN: is the checkpoint sound?")
         options = self._weights(), self._limits()
         tasks = [Task(output.clip(min=MIN_LOGP), *options) for output in outputs]
         if len(tasks) < 2 or self.processes == 1 or not can_fork():
@@ -140,32 +141,27 @@ class LMDecoder:
 
     @hotwords.setter
     def hotwords(self, words: Iterable[str] | None) -> None:
-        _require(not isinstance(words, str), f"hotwords {words!r}: a list of words, not a text")
+        require(not isinstance(words, str), f"hotwords {words!r}: a list of words, not a text")
         self._hotwords = tuple(w for word in words or () for w in self._usable(word))
 
     def _usable(self, hotword: str) -> list[str]:
         """The normalised words of ``hotword``."""
-        _require(isinstance(hotword, str), f"hotword {hotword!r}: not a text")
+        require(isinstance(hotword, str), f"hotword {hotword!r}: not a text")
         words = normalize(hotword).split()
-        _require(bool(words) and not unspoken(hotword), f"hotword {hotword!r}: not made of letters")
+        require(bool(words) and not unspoken(hotword), f"hotword {hotword!r}: not made of letters")
         unknown = {*"".join(words)} - _letters(self.text_encoder)
-        _require(not unknown, f"hotword {hotword!r}: no label writes {''.join(sorted(unknown))!r}")
+        require(not unknown, f"hotword {hotword!r}: no label writes {''.join(sorted(unknown))!r}")
         return words
 
     def _check_options(self) -> None:
-        _require(self.beam_width >= 1, f"beam_width {self.beam_width}: at least 1")
-        _require(self.beam_prune_logp <= 0, f"beam_prune_logp {self.beam_prune_logp}: 0 or less")
-        _require(
+        require(self.beam_width >= 1, f"beam_width {self.beam_width}: at least 1")
+        require(self.beam_prune_logp <= 0, f"beam_prune_logp {self.beam_prune_logp}: 0 or less")
+        require(
             self.token_min_logp <= 0,
             f"token_min_logp {self.token_min_logp}: a logarithm, 0 or less",
         )
-        _require(0 <= self.alpha < math.inf, f"alpha {self.alpha}: 0 or more")
-        _require(math.isfinite(self.beta), f"beta {self.beta}: a finite number")
-        _require(
-            -math.inf < self.unk_score_offset <= 0,
-            f"unk_score_offset {self.unk_score_offset}: a finite number, 0 or less",
-        )
-        _require(
+        require_weights(self.alpha, self.beta, self.unk_score_offset)
+        require(
             0 <= self.hotword_weight < math.inf, f"hotword_weight {self.hotword_weight}: 0 or more"
         )
 
@@ -250,8 +246,3 @@ def _not_about_size(record: logging.LogRecord) -> bool:
 
 def _letters(text_encoder: CTCTextEncoder) -> set[str]:
     return {*"".join(text_encoder.pieces)} - {WORD_START, " "}
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)

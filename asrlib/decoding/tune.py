@@ -15,16 +15,15 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import hydra
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from asrlib.build import build, choose_device, reads_of
+from asrlib.build import build, choose_device, reads_of, texts_in
 from asrlib.checkpoint import find_checkpoint, load_acoustic_model
 from asrlib.data import Utterance
 from asrlib.data.dataset import SpeechDataset
@@ -37,8 +36,7 @@ from asrlib.decoding.longform import WINDOW_SECONDS
 from asrlib.decoding.tuned import save_tuned, tuned_path
 from asrlib.files import write_atomically
 from asrlib.metrics import Edits, ErrorRate, ScoredUtterance
-from asrlib.result import Result, add_result, current_commit, now, result_of, scores
-from asrlib.training.run import command_line
+from asrlib.result import Result, add_result, command_line, current_commit, now, result_of, scores
 
 TEST = re.compile(r"test(-.*)?", re.IGNORECASE)
 COLUMNS = [
@@ -153,7 +151,7 @@ def _dataset(datasets: DictConfig, part: str) -> SpeechDataset:
     """The part of ``datasets``, which is none of test."""
     if datasets.get(part) is None:
         raise ValueError(f"datasets={datasets.name} has no part {part}")
-    _refuse_test(part, *_strings(datasets[part]))
+    _refuse_test(part, *(text for _, text in texts_in(datasets[part])))
     dataset = build(datasets[part], max_item_seconds=WINDOW_SECONDS)
     for folder in {os.path.dirname(u.path) for u in dataset.utterances}:
         _refuse_test(folder, os.path.realpath(folder))
@@ -174,18 +172,6 @@ def _refuse_test(*names: str) -> None:
                     f"{name} is test data ({part}): weights are chosen on dev, or the test says nothing "
                     "about data that were never seen. Tune on a dev part (tune.part, datasets)"
                 )
-
-
-def _strings(section: Any) -> Iterator[str]:
-    """Every string in a dataset's section: its folders, parts and files."""
-    if isinstance(section, str):
-        yield section
-    elif isinstance(section, Mapping):
-        for value in section.values():
-            yield from _strings(value)
-    elif isinstance(section, Iterable):
-        for value in section:
-            yield from _strings(value)
 
 
 def _require_texts(utterances: Sequence[Utterance], data: str) -> None:

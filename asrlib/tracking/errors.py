@@ -10,7 +10,6 @@ import argparse
 import base64
 import html
 import io
-import json
 import sys
 import webbrowser
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from pathlib import Path
 import soundfile
 
 from asrlib.data.audio import SAMPLE_RATE, AudioError, read_audio
-from asrlib.files import write_atomically
+from asrlib.files import read_jsonl, write_atomically
 from asrlib.metrics import ErrorRate, ScoredUtterance, align_words
 
 HYPOTHESES = "hypotheses_val.jsonl"  # in a training's folder: dev, at the best epoch
@@ -108,7 +107,7 @@ def main() -> None:
     table = arguments.run / HYPOTHESES if arguments.run.is_dir() else arguments.run
     if not table.exists():
         sys.exit(f"errors: no {table}: give the folder of a training, or a table of inference.py")
-    rows = [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines()]
+    rows = read_jsonl(table)
     page = arguments.html or table.with_suffix(".html")
     write_atomically(page, errors_page(rows, f"Errors of {table}", arguments.most))
     print(page)

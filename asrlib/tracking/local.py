@@ -20,7 +20,7 @@ import soundfile
 from matplotlib.figure import Figure
 
 from asrlib.data import SAMPLE_RATE
-from asrlib.files import write_atomically, write_jsonl
+from asrlib.files import read_jsonl, write_atomically, write_jsonl
 from asrlib.tracking.figures import curves_figure
 
 
@@ -71,7 +71,7 @@ class LocalWriter:
 
 def read_metrics(path: Path) -> list[dict]:
     """The rows of a ``metrics.jsonl``."""
-    return [json.loads(row) for row in path.read_text().splitlines()]
+    return read_jsonl(path)
 
 
 def _step(row: str) -> float:

@@ -12,9 +12,8 @@ from asrlib.decoding.tuned import chosen_decoder
 from asrlib.files import write_atomically, write_jsonl
 from asrlib.randomness import generator
 from asrlib.recognizer import Recognizer
-from asrlib.result import Result, add_result, result_of
+from asrlib.result import Result, add_result, command_line, result_of
 from asrlib.training.evaluation import Evaluation, evaluate
-from asrlib.training.run import command_line
 
 
 class Inferencer:

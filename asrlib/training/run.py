@@ -1,7 +1,6 @@
 """A training, built from its configuration."""
 
 import json
-import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from asrlib.data.loader import make_loader
 from asrlib.files import write_atomically
 from asrlib.model import AcousticModel
 from asrlib.randomness import torch_seed
+from asrlib.result import command_line
 from asrlib.training import saving
 from asrlib.training.allocation import keep_freed_memory
 from asrlib.training.changes import describe
@@ -32,11 +32,6 @@ from asrlib.training.state import Progress, TrainerOptions
 from asrlib.training.stopping import Stopping
 from asrlib.training.trainer import Trainer
 from asrlib.training.transfer import freeze, start_from
-
-
-def command_line() -> str:
-    """The command that is running, as a shell would read it."""
-    return shlex.join(["python", *sys.orig_argv[1:]])
 
 
 def build_trainer(
