@@ -49,6 +49,20 @@ def write_parts(root: Path, **counts: int) -> Path:
     return root
 
 
+def write_librispeech(root: Path, count: int, *parts: str) -> Path:
+    """``root`` in LibriSpeech's layout, ``count`` utterances of one speaker in each of ``parts``."""
+    for number, part in enumerate(parts, start=1):
+        chapter = root / part / str(number) / "1"
+        chapter.mkdir(parents=True)
+        lines = []
+        for i in range(count):
+            id, text = f"{number}-1-{i:04d}", random_text(part, i)
+            soundfile.write(chapter / f"{id}.flac", say(text), SAMPLE_RATE)
+            lines.append(f"{id} {text.upper()}\n")
+        (chapter / f"{number}-1.trans.txt").write_text("".join(lines))
+    return root
+
+
 def made_by_hand(dropout: float = 0.0) -> BPETextEncoder:
     """Characters, and the merges that lead to "▁the" and "ing"."""
     id_of = {character: i for i, character in enumerate(ALPHABET, start=1)}

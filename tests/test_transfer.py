@@ -14,7 +14,7 @@ from asrlib.model import AcousticModel, LogMel
 from asrlib.text import CTCTextEncoder
 from asrlib.training import build_trainer, saving, train
 from asrlib.training.transfer import freeze, start_from
-from tests.corpus import configure, tiny_overrides
+from tests.corpus import configure, tiny_overrides, write_parts
 
 N_MELS = 20
 ABC, XYZ, LONGER = CTCTextEncoder("abc"), CTCTextEncoder("xyz"), CTCTextEncoder("abcde")
@@ -94,6 +94,21 @@ def test_a_training_starts_from_another_and_resumes_its_own(corpus, tmp_path):
     assert all(torch.equal(t, copied(first.model)[name]) for name, t in copied(again.model).items())
     with pytest.raises(FileNotFoundError, match="gone"):
         build_trainer(config_of(corpus, tmp_path / "third", "init_from=gone"))
+
+
+def test_fine_tuning_on_other_texts_keeps_the_pieces_of_words(corpus, tmp_path):
+    pieces = ("text_encoder=bpe", "text_encoder.vocabulary_size=36")
+    first = build_trainer(config_of(corpus, tmp_path / "old", *pieces))
+    saving.save(first)
+    others = write_parts(tmp_path / "others", train=9, dev=2)
+    source = f"init_from={checkpoint.find_latest(tmp_path / 'old/checkpoints')}"
+    again = build_trainer(config_of(others, tmp_path / "new", *pieces, source))
+    assert again.text_encoder.pieces == first.text_encoder.pieces
+    assert all(torch.equal(t, copied(first.model)[name]) for name, t in copied(again.model).items())
+    alone = build_trainer(config_of(others, tmp_path / "alone", *pieces))
+    assert alone.text_encoder.pieces != first.text_encoder.pieces
+    more = (pieces[0], "text_encoder.vocabulary_size=38", source)
+    assert len(build_trainer(config_of(others, tmp_path / "more", *more)).text_encoder) == 38
 
 
 def test_what_is_frozen_stays_as_it_was_and_has_no_state_in_the_optimiser(corpus, tmp_path):

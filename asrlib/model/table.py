@@ -126,11 +126,15 @@ def _forward(make: Callable[[], nn.Module], utterances: int) -> tuple[int, int, 
     return parameters, counter.get_total_flops(), sum(s.nbytes() for s in storages.values())
 
 
-def cost(make: Callable[[], nn.Module]) -> Cost:
-    """What the encoder that ``make`` makes costs; it is made of fake tensors, on a pretended GPU."""
+def cost(make: Callable[[], nn.Module], memory: float = T4_BYTES) -> Cost:
+    """What the encoder that ``make`` makes costs; it is made of fake tensors, on a pretended GPU.
+
+    Args:
+        memory: bytes of the GPU that the batch should fill.
+    """
     parameters, flops, one = _forward(make, 1)
     two = _forward(make, 2)[2]
-    free = max(0.0, T4_BYTES - PARAMETER_BYTES * parameters)
+    free = max(0.0, memory - PARAMETER_BYTES * parameters)
     return Cost(parameters, flops / SECONDS, free / ((two - one) / SECONDS))
 
 

@@ -18,6 +18,7 @@ from asrlib.build import (
     build_named,
     choose_device,
 )
+from asrlib.checkpoint import find_checkpoint, read_text_encoder
 from asrlib.data.loader import make_loader
 from asrlib.files import write_atomically
 from asrlib.model import AcousticModel
@@ -108,7 +109,10 @@ def build_trainer(
 
 
 def _text_encoder(config: DictConfig, folder: Path, texts: Iterable[str]) -> text.CTCTextEncoder:
-    """Learned from the training ``texts`` once in a run, and kept in its folder and checkpoints.
+    """Made once in a run, and kept in its folder and checkpoints.
+
+    It is that of ``init_from`` where that was made with the same options, so that fine-tuning on other
+    texts keeps its labels, and with them its head; else it is learned from the training ``texts``.
 
     Args:
         folder: the run's, or the checkpoint's from which it goes on.
@@ -118,8 +122,12 @@ def _text_encoder(config: DictConfig, folder: Path, texts: Iterable[str]) -> tex
     """
     path = folder / "text_encoder.json"
     if not path.exists():
-        learned = text.learn(texts, **config.text_encoder)
-        write_atomically(path, json.dumps(learned.to_dict()))
+        found = None
+        if config.init_from is not None:
+            found = read_text_encoder(find_checkpoint(config.init_from))
+        if found is None or found.options != dict(config.text_encoder):
+            found = text.learn(texts, **config.text_encoder)
+        write_atomically(path, json.dumps(found.to_dict()))
     text_encoder = text.from_dict(json.loads(path.read_text()))
     if text_encoder.options != dict(config.text_encoder):
         raise ValueError(

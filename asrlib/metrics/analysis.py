@@ -1,0 +1,59 @@
+"""Where the errors are: by length, by speaker, and which words are taken for which."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from asrlib.metrics.error_rate import Edits, ErrorRate, ScoredUtterance, align_words
+
+LENGTHS = (5, 10, 20, 40)  # words: upper ends of the classes; the last has no end
+
+
+def by_length(errors: ErrorRate) -> list[dict]:
+    """WER of utterances with 1–5 reference words, 6–10, …; classes without any are left out."""
+
+    def name(u: ScoredUtterance) -> str:
+        place = sum(u.words.reference > limit for limit in LENGTHS)
+        low = LENGTHS[place - 1] + 1 if place else 0
+        return f"{low}–{LENGTHS[place]}" if place < len(LENGTHS) else f"{low} and more"
+
+    order = sorted(errors.utterances, key=lambda u: u.words.reference)
+    return _grouped(order, "words", name)
+
+
+def by_speaker(errors: ErrorRate) -> list[dict]:
+    """WER of each speaker, the worst first."""
+    rows = _grouped(errors.utterances, "speaker", lambda u: u.speaker or "unknown")
+    return sorted(rows, key=lambda row: (-row["WER"], row["speaker"]))
+
+
+def _grouped(
+    utterances: Sequence[ScoredUtterance], label: str, name: Callable[[ScoredUtterance], str]
+) -> list[dict]:
+    groups: dict[str, list[Edits]] = {}
+    for u in utterances:
+        groups.setdefault(name(u), []).append(u.words)
+    rows = []
+    for group, edits in groups.items():
+        total = sum(edits, Edits())
+        rows.append(
+            {label: group, "utterances": len(edits), "words": total.reference, "WER": total.rate}
+        )
+    return rows
+
+
+def confusions(errors: ErrorRate, most: int = 20) -> list[dict]:
+    """The most frequent errors: a word, what it was taken for ("" is nothing), how often.
+
+    Among equally frequent ones in the order of the alphabet.
+    """
+    counts = Counter(
+        (reference, hypothesis)
+        for u in errors.utterances
+        for kind, reference, hypothesis in align_words(u.reference, u.hypothesis)
+        if kind != "equal"
+    )
+    order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return [
+        {"reference": reference, "hypothesis": hypothesis, "times": times}
+        for (reference, hypothesis), times in order[:most]
+    ]

@@ -1,0 +1,42 @@
+"""What the notebooks call: the commands of the README, and their results to look at."""
+
+from asrlib.notebook.commands import Stopped, begin, hours_left, infer, run, train, tune, writer
+from asrlib.notebook.shows import (
+    show_choices,
+    show_comparison,
+    show_curves,
+    show_data,
+    show_errors,
+    show_figure,
+    show_machine,
+    show_pictures,
+    show_points,
+    show_predictions,
+    show_results,
+    show_samples,
+    show_table,
+)
+
+__all__ = [
+    "Stopped",
+    "begin",
+    "hours_left",
+    "infer",
+    "run",
+    "show_choices",
+    "show_comparison",
+    "show_curves",
+    "show_data",
+    "show_errors",
+    "show_figure",
+    "show_machine",
+    "show_pictures",
+    "show_points",
+    "show_predictions",
+    "show_results",
+    "show_samples",
+    "show_table",
+    "train",
+    "tune",
+    "writer",
+]

@@ -1,0 +1,286 @@
+"""Notebooks: what a session's end cuts short goes on in the next, and nothing is done twice."""
+
+import json
+import os
+import re
+import shutil
+import stat
+
+import nbformat
+import papermill
+import pytest
+
+from asrlib import notebook
+from asrlib.download.dataset import fetch_dataset
+from asrlib.download.errors import DownloadError
+from asrlib.launch import launch
+from asrlib.machine import survey
+from asrlib.metrics import ErrorRate
+from asrlib.metrics.analysis import by_length, by_speaker, confusions
+from asrlib.metrics.points import points
+from asrlib.training.stopping import STATUS
+from notebooks import run_stages
+from notebooks.run_stages import NOTEBOOKS, ProfileError, load_profile, parameters_of
+from tests.corpus import configure, write_custom_dir
+
+ALL = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
+PROFILES = sorted(path.stem for path in (NOTEBOOKS / "profiles").glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def no_end_of_time():
+    """The time that one test gives the notebooks is not another's."""
+    yield
+    notebook.begin()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_notebook_has_one_parameters_cell_and_no_outputs(name):
+    cells = nbformat.read(NOTEBOOKS / name, as_version=4).cells
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in cells) == 1
+    assert parameters_of(NOTEBOOKS / name)
+    for cell in cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == [] and cell.execution_count is None
+            assert len(cell.source.splitlines()) <= 20, "logic belongs into the library"
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_names_notebooks_parameters_and_experiments_that_are_there(name, tmp_path):
+    profile = load_profile(name, tmp_path, [])
+    for stage in profile.stages:
+        experiment = stage.get("parameters", {}).get("experiment")
+        if experiment is not None:
+            assert configure("train", f"experiment={experiment}").name
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (["stages.1.parameters.modle=mlp"], "no parameters .*modle"),
+        (["stages.1.notebook=9_magic"], "no notebook .*1_one_batch"),
+        (["hous=1"], "unknown keys .*hous"),
+        (["hours"], "KEY=VALUE"),
+        (["stages.1.name=2_train"], "two stages"),
+        (["links.data/x=/no/such/folder"], "no such folder"),
+    ],
+)
+def test_a_mistake_in_a_profile_is_named_before_anything_runs(changes, told, tmp_path, capsys):
+    assert run_stages.main(["demo", str(tmp_path / "out"), *changes]) == 1
+    assert re.search(told, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_profile_is_refused_with_those_there_are(tmp_path):
+    with pytest.raises(ProfileError, match="demo"):
+        load_profile("kagle", tmp_path, [])
+
+
+def write_notebook(path, *cells):
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nb.cells[0].metadata.tags = ["parameters"]
+    nb.metadata.language_info = {"name": "python"}
+    nbformat.write(nb, path)
+
+
+@pytest.fixture
+def counting(tmp_path, monkeypatch):
+    """A profile of two stages that note each of their runs; the second stops unless there is time."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    note = f"open({str(tmp_path / 'runs')!r}, 'a').write(out.rsplit('/')[-1] + ' ')"
+    write_notebook(folder / "a.ipynb", "out = ''\nvalue = 1  # not x=1", note)
+    stop = "if hours:\n    raise type('Stopped', (Exception,), {})('no time')"
+    write_notebook(folder / "b.ipynb", "out = ''\nhours = None", note, stop)
+    profile = tmp_path / "two.yaml"
+    profile.write_text("hours: null\nstages: [{notebook: a}, {notebook: b}]\n")
+    monkeypatch.setattr(run_stages, "NOTEBOOKS", folder)
+    return profile, tmp_path / "runs"
+
+
+@pytest.mark.slow
+def test_stages_go_on_after_a_stop_and_finished_ones_are_not_repeated(counting, tmp_path, capsys):
+    profile, runs = counting
+    out, next_out = tmp_path / "out", tmp_path / "next"
+    assert run_stages.main([str(profile), str(out), "hours=5"]) == STATUS
+    assert runs.read_text() == "a b "
+    for path in out.rglob("*"):  # as an input on Kaggle
+        path.chmod(stat.S_IRUSR | (stat.S_IXUSR if path.is_dir() else 0))
+    try:
+        again = [str(profile), str(next_out), "--previous", str(out)]
+        assert run_stages.main(again) == 0
+    finally:
+        for path in [out, *out.rglob("*")]:
+            path.chmod(stat.S_IRWXU)
+    assert runs.read_text() == "a b b "
+    assert sorted(path.name for path in (next_out / "b").iterdir()) == [
+        "executed-1.ipynb",
+        "executed-2.ipynb",
+        "finished.json",
+    ]
+    assert run_stages.main(again) == 0
+    assert runs.read_text() == "a b b ", "all were finished"
+    capsys.readouterr()
+    assert run_stages.main([*again, "stages.0.parameters.value=2"]) == 1
+    assert "other parameters (value)" in capsys.readouterr().err
+
+
+def test_without_time_nothing_is_started_and_the_notebook_stops():
+    notebook.begin(hours=0)
+    with pytest.raises(notebook.Stopped):
+        notebook.run("-c", "raise SystemExit(1)")
+
+
+def test_a_command_that_fails_is_an_error_and_one_that_stopped_early_is_none(capfd):
+    with pytest.raises(RuntimeError, match="status 3"):
+        notebook.run("-c", "print('the reason'); raise SystemExit(3)")
+    assert "the reason" in capfd.readouterr().out
+    with pytest.raises(notebook.Stopped):
+        notebook.run("-c", f"raise SystemExit({STATUS})")
+
+
+def test_a_command_that_does_not_know_the_time_is_stopped_when_it_is_up():
+    notebook.begin(hours=1 / 3600)
+    with pytest.raises(notebook.Stopped):
+        notebook.run("-c", "import signal; signal.pause()")
+
+
+@pytest.mark.parametrize(("status", "expected"), [(0, 0), (3, 3), (STATUS, STATUS)])
+def test_several_processes_end_with_the_status_of_the_first_that_failed(status, expected, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(f"import os, sys; sys.exit({status} if os.environ['RANK'] == '1' else 0)")
+    assert launch(2, str(script)) == expected
+
+
+def test_this_machine_is_described_and_offered_what_it_can_do(tmp_path):
+    machine = survey(tmp_path / "not yet there")
+    assert machine.cores >= 1 and machine.free > 0 and machine.writable
+    assert machine.precision in ("fp32", "bf16", "fp16") and machine.processes >= 1
+    assert machine.batch_seconds(configure("train", "model=mlp")) > 0
+    assert all(what and found for what, found in machine.rows())
+
+
+@pytest.mark.parametrize(
+    ("measured", "expected"),
+    [
+        ({"clean_wer": 40.1, "clean_cer": 50.1}, 0),
+        ({"clean_cer": 20.1}, 3),
+        ({"clean_wer": 20, "clean_cer": 19}, 7),
+        ({"clean_wer": 20, "other_wer": 30.1}, 7),
+        ({"other_wer": 30}, 8),
+        ({"other_wer": 10}, 10),
+        ({"other_wer": 25, "attention": True}, 11.5),
+        ({"other_wer": 60, "attention": True}, 0),
+    ],
+)
+def test_points_are_those_of_the_assignment(measured, expected):
+    assert points(**measured) == expected
+
+
+def test_errors_are_counted_by_length_by_speaker_and_by_word():
+    errors = ErrorRate()
+    errors.add("a cat", "a hat", "1", speaker="ann")
+    errors.add("the cat sat on the mat", "the hat sat on mat", "2", speaker="bob")
+    errors.add("go", "go", "3", speaker="bob")
+    assert [(r["words"], r["utterances"], round(r["WER"], 1)) for r in by_length(errors)] == [
+        (3, 2, 33.3),
+        (6, 1, 33.3),
+    ]
+    assert [(r["speaker"], round(r["WER"], 1)) for r in by_speaker(errors)] == [
+        ("ann", 50.0),
+        ("bob", 28.6),
+    ]
+    assert [tuple(r.values()) for r in confusions(errors)] == [("cat", "hat", 2), ("the", "", 1)]
+
+
+@pytest.mark.parametrize("kind", ["zip", "gztar"])
+def test_a_dataset_is_unpacked_once_and_found_wherever_it_lies_in_the_archive(kind, tmp_path):
+    write_custom_dir(tmp_path / "top" / "my data", 2, "x")
+    archive = shutil.make_archive(str(tmp_path / "data"), kind, tmp_path / "top")
+    found = fetch_dataset(archive, tmp_path / "data")
+    assert len(list((found / "audio").iterdir())) == 2
+    os.remove(archive)
+    assert fetch_dataset(archive, tmp_path / "data") == found
+    assert fetch_dataset(str(tmp_path / "top"), tmp_path / "other").name == "my data"
+
+
+@pytest.mark.parametrize("content", ["nothing", "no archive", "no audio"])
+def test_a_link_to_no_dataset_is_refused_by_name(content, tmp_path):
+    link = tmp_path / "data.zip"
+    if content == "no archive":
+        link.write_text("<html>sign in</html>")
+    if content == "no audio":
+        (tmp_path / "x").mkdir()
+        (tmp_path / "x" / "a.txt").write_text("a")
+        shutil.make_archive(str(tmp_path / "data"), "zip", tmp_path / "x")
+    with pytest.raises(DownloadError, match=r"data\.zip"):
+        fetch_dataset(str(link), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+TINY = [
+    "trainer.epochs=2",
+    "trainer.batch_seconds=4",
+    "trainer.log_every=1",
+    "trainer.log_samples=3",
+]
+
+
+def as_list(*values):
+    return f"[{','.join(json.dumps(str(value)) for value in values)}]"
+
+
+@pytest.mark.slow
+def test_the_demo_profile_goes_through_an_interruption_and_repeats_nothing(
+    corpus, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    out = tmp_path / "stages"
+    command = [
+        "demo",
+        str(out),
+        f"parameters.data={as_list('datasets=an4', f'datasets.root={corpus}')}",
+        f"parameters.overrides={as_list(*TINY, 'trainer.num_workers=0')}",
+        f"stages.3.parameters.overrides={as_list(*TINY, 'trainer.num_workers=0')}",
+        *(
+            f"stages.{i}.parameters.experiment=demo_char" for i in (2, 3)
+        ),  # few texts give few pieces
+        "stages.5.parameters.labels.bpe="
+        + as_list("text_encoder=bpe", "text_encoder.vocabulary_size=32"),
+    ]
+    # two of six stages, then a step of the third
+    steps = "trainer.max_hours=1e-9"
+    stop = f"stages.2.parameters.overrides={as_list(*TINY, 'trainer.num_workers=0', steps)}"
+    assert run_stages.main([*command, stop]) == STATUS
+    metrics = out / "2_train" / "logs" / "metrics.jsonl"
+    finished = {path: path.stat().st_mtime_ns for path in out.glob("*/executed-*.ipynb")}
+    assert [path.parent.name for path in out.glob("*/finished.json")] == [
+        "0_setup_check",
+        "1_one_batch",
+    ]
+    begun = metrics.read_text()
+
+    assert run_stages.main(command) == 0
+    assert metrics.read_text().startswith(begun) and len(metrics.read_text()) > len(begun)
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    assert steps == sorted(steps)
+    for path, time in finished.items():
+        assert path.stat().st_mtime_ns == time, f"{path} was written again"
+    assert (out / "2_train" / "executed-2.ipynb").exists()
+    assert len(list(out.glob("*/finished.json"))) == 6
+
+    # the notebook for users, with the model that was just trained
+    papermill.execute_notebook(
+        str(NOTEBOOKS / "demo.ipynb"),
+        str(tmp_path / "demo.ipynb"),
+        {
+            "dataset": str(corpus / "test"),
+            "checkpoint": str(out / "2_train"),
+            "out": str(tmp_path / "predictions"),
+            "install": False,
+        },
+        kernel_name="python3",
+        cwd=str(NOTEBOOKS),
+        progress_bar=False,
+    )
+    assert len(list((tmp_path / "predictions").glob("*.txt"))) == 6
