@@ -16,13 +16,8 @@ from asrlib.training.stopping import STATUS
 
 @hydra.main(config_path="asrlib/configs", config_name="train", version_base=None)
 def main(config: DictConfig) -> None:
-    progress = train(config)
-    if not progress.finished:
+    if not train(config).finished:
         sys.exit(STATUS)
-    print(
-        f"best on dev: WER {progress.best_wer:.2f} %, CER {progress.best_cer:.2f} %, "
-        f"epoch {progress.best_epoch}; checkpoints, logs and figures in {config.run_dir}"
-    )
 
 
 if __name__ == "__main__":

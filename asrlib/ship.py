@@ -22,7 +22,8 @@ from asrlib.build import texts_in
 from asrlib.checkpoint import find_checkpoint, read_weights, write_checksums
 from asrlib.files import folder_written_atomically
 
-AS_THEY_ARE = ("config.yaml", "text_encoder.json", "state.json")
+AS_THEY_ARE = ("text_encoder.json", "state.json")
+RUNS = ("run_dir", "init_from")  # folders of trainings: of these, the name is published
 
 
 def ship(run: Path | str, folder: Path, lm: Path | None = None) -> None:
@@ -34,6 +35,7 @@ def ship(run: Path | str, folder: Path, lm: Path | None = None) -> None:
     """
     checkpoint = find_checkpoint(run)
     config = OmegaConf.to_container(OmegaConf.load(checkpoint / "config.yaml"))
+    config |= {key: Path(config[key]).name for key in RUNS if config.get(key) is not None}
     if places := [f"{key}={value}" for key, value in texts_in(config) if Path(value).is_absolute()]:
         raise ValueError(
             f"{checkpoint} was trained with places of this machine, which are not to be published: "
@@ -44,6 +46,7 @@ def ship(run: Path | str, folder: Path, lm: Path | None = None) -> None:
         save_file(weights, made / "model.safetensors")
         for name in AS_THEY_ARE:
             shutil.copy(checkpoint / name, made)
+        OmegaConf.save(OmegaConf.create(config), made / "config.yaml")
         write_checksums(made)
         if lm is not None:
             shutil.copy(lm, made)

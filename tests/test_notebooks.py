@@ -145,6 +145,22 @@ def test_a_command_that_does_not_know_the_time_is_stopped_when_it_is_up():
         notebook.run("-c", "import signal; signal.pause()")
 
 
+def test_a_training_gets_the_time_that_is_left_unless_it_is_told_to_take_less(
+    tmp_path, monkeypatch
+):
+    commands = []
+    monkeypatch.setattr(notebook.commands, "run", lambda *command, **_: commands.append(command))
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "metrics.jsonl").write_text('{"step": 1, "WER_val": 7.0}\n{"step": 2}\n')
+    notebook.begin(hours=2)
+    last = notebook.train(tmp_path, "experiment=demo", "trainer.max_hours=1", processes=2)
+    assert last == {"step": 1, "WER_val": 7.0}
+    launcher, options = commands[0][:4], commands[0][4:]
+    assert launcher == ("-m", "asrlib.launch", "2", "train.py")
+    limits = [option for option in options if option.startswith("trainer.max_hours=")]
+    assert limits[-1] == "trainer.max_hours=1" and 1.9 < float(limits[0].split("=")[1]) <= 2
+
+
 @pytest.mark.parametrize(("status", "expected"), [(0, 0), (3, 3), (STATUS, STATUS)])
 def test_several_processes_end_with_the_status_of_the_first_that_failed(status, expected, tmp_path):
     script = tmp_path / "script.py"

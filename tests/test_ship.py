@@ -55,6 +55,12 @@ def test_places_of_this_machine_are_not_published(run, tmp_path):
     with pytest.raises(ValueError, match=r"datasets\.root=/somewhere"):
         ship(run("datasets.root=/somewhere"), tmp_path / "small")
     assert not (tmp_path / "small").exists()
+    runs = (f"run_dir={tmp_path}/two", f"init_from={tmp_path}/one")
+    ship(run(*runs), tmp_path / "small")
+    config = OmegaConf.load(tmp_path / "small/config.yaml")
+    assert (config.run_dir, config.init_from) == ("two", "one"), (
+        "what a run was called is no secret"
+    )
 
 
 def test_weights_that_float16_cannot_hold_are_refused(run, tmp_path):

@@ -104,9 +104,9 @@ def train(run_dir: Path | str, *overrides: str, processes: int | None = None) ->
     Raises:
         Stopped, RuntimeError: as ``run``.
     """
-    command = ["train.py", *overrides, f"run_dir={run_dir}"]
-    if hours_left() is not None:
-        command.append(f"trainer.max_hours={hours_left():.4f}")
+    # before the overrides, where one that asks for less has the last word
+    limit = [] if hours_left() is None else [f"trainer.max_hours={hours_left():.4f}"]
+    command = ["train.py", *limit, *overrides, f"run_dir={run_dir}"]
     if (processes := processes or torch.cuda.device_count()) > 1:
         command = ["-m", "asrlib.launch", str(processes), *command]
     run(*command, stops_itself=True)

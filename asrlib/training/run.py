@@ -69,7 +69,7 @@ def build_trainer(
     features = build_features(config)
     model = AcousticModel(features, build_encoder(config, features, text_encoder))
     if config.init_from is not None and start is None:
-        start_from(config.init_from, model, text_encoder, config)
+        start_from(config.init_from, model, text_encoder, config, world.tell)
     freeze(model.encoder, options.freeze)
     model.to(device)
     if options.compile:
@@ -161,6 +161,11 @@ def train(config: DictConfig) -> Progress:
             _tell_skipped(progress.unreadable)
             for what, count in progress.bad_steps.items():
                 print(f"left out {count} steps: {what}", file=sys.stderr)
+        if progress.finished:
+            world.tell(
+                f"best on dev: WER {progress.best_wer:.2f} %, CER {progress.best_cer:.2f} %, "
+                f"epoch {progress.best_epoch}; checkpoints, logs and figures in {config.run_dir}"
+            )
         return progress
 
 

@@ -1,6 +1,6 @@
 """Where a training starts from: the weights of another one, and what of them is left as it is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -12,14 +12,18 @@ from asrlib.model import AcousticModel
 
 
 def start_from(
-    folder: Path | str, model: AcousticModel, text_encoder: text.CTCTextEncoder, config: DictConfig
+    folder: Path | str,
+    model: AcousticModel,
+    text_encoder: text.CTCTextEncoder,
+    config: DictConfig,
+    tell: Callable[[str], object] = print,
 ) -> list[str]:
     """Gives the encoder the weights of a checkpoint, whose labels may be others.
 
     A listener takes the weights of an encoder that has been one without a speller. With the same labels
     in the same order all is taken over. Otherwise the tensors whose shape follows
     the vocabulary (the head, as a rule) stay as they were initialised, even where they would fit: a row
-    that meant one label would have to mean another. What happened is printed.
+    that meant one label would have to mean another. What happened is told.
 
     Args:
         folder: a checkpoint, or a run, of which the best checkpoint is taken.
@@ -51,10 +55,10 @@ def start_from(
         {name: tensor for name, tensor in theirs.items() if name not in new}, strict=False
     )
     kept = sorted(new & ours.keys())
-    print(f"starting from {path}: {len(ours) - len(kept)} of {len(ours)} tensors")
+    tell(f"starting from {path}: {len(ours) - len(kept)} of {len(ours)} tensors")
     if kept:
         shapes = ", ".join(f"{name} {_shape(ours[name])}" for name in kept)
-        print(f"initialised anew, since it was not there or its labels are others: {shapes}")
+        tell(f"initialised anew, since it was not there or its labels are others: {shapes}")
     return kept
 
 
