@@ -53,12 +53,15 @@ def versions(python: Path) -> dict[str, str]:
 
 def read_only(folder: Path) -> None:
     for path in [folder, *folder.rglob("*")]:
-        path.chmod(0o555 if path.is_dir() else 0o444)
+        if not path.is_symlink():
+            path.chmod(0o555 if path.is_dir() else 0o444)
 
 
-def writable(folder: Path) -> None:
-    for path in [folder, *folder.rglob("*")]:
-        path.chmod(0o755 if path.is_dir() else 0o644)
+def remove(place: Path) -> None:
+    """Also what ``read_only`` was done to; nothing that a link leads to is touched."""
+    for folder in (path for path in place.rglob("*") if path.is_dir() and not path.is_symlink()):
+        folder.chmod(0o755)
+    shutil.rmtree(place)
 
 
 def contents(folder: Path) -> list[tuple[str, int]]:
@@ -72,8 +75,7 @@ def as_list(values: list[str]) -> str:
 
 def main(place: Path) -> None:
     if place.exists():
-        writable(place)
-        shutil.rmtree(place)
+        remove(place)
     place.mkdir(parents=True)
     python = place / "image" / "bin" / "python"
     run(sys.executable, "-m", "venv", place / "image")
