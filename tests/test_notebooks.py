@@ -155,8 +155,8 @@ def test_a_training_gets_the_time_that_is_left_unless_it_is_told_to_take_less(
     notebook.begin(hours=2)
     last = notebook.train(tmp_path, "experiment=demo", "trainer.max_hours=1", processes=2)
     assert last == {"step": 1, "WER_val": 7.0}
-    launcher, options = commands[0][:4], commands[0][4:]
-    assert launcher == ("-m", "asrlib.launch", "2", "train.py")
+    launcher, options = commands[0][:5], commands[0][5:]
+    assert launcher == ("-m", "asrlib.launch", "2", "train.py", "-cn=train")
     limits = [option for option in options if option.startswith("trainer.max_hours=")]
     assert limits[-1] == "trainer.max_hours=1" and 1.9 < float(limits[0].split("=")[1]) <= 2
 

@@ -94,19 +94,22 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
-def train(run_dir: Path | str, *overrides: str, processes: int | None = None) -> dict:
+def train(
+    run_dir: Path | str, *overrides: str, processes: int | None = None, config: str = "train"
+) -> dict:
     """Trains, or goes on, or finds it finished; returns the last row of dev in its log.
 
     Args:
         overrides: of ``train.py``: experiment=NAME, KEY=VALUE.
         processes: that train together, each with a GPU of its own; None is one for each GPU.
+        config: the configuration that the overrides change: train, or one_batch.
 
     Raises:
         Stopped, RuntimeError: as ``run``.
     """
     # before the overrides, where one that asks for less has the last word
     limit = [] if hours_left() is None else [f"trainer.max_hours={hours_left():.4f}"]
-    command = ["train.py", *limit, *overrides, f"run_dir={run_dir}"]
+    command = ["train.py", f"-cn={config}", *limit, *overrides, f"run_dir={run_dir}"]
     if (processes := processes or torch.cuda.device_count()) > 1:
         command = ["-m", "asrlib.launch", str(processes), *command]
     run(*command, stops_itself=True)
