@@ -9,14 +9,18 @@ status, so 75 still says that the training stopped early and goes on by the same
 import sys
 import uuid
 
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from asrlib.training.stopping import STATUS
 
 
 def launch(processes: int, *arguments: str) -> int:
     """Runs ``python ARGUMENTS`` in that many processes that train together; returns the status.
 
-    The first process that fails ends the others, and its status counts.
+    The first process that fails ends the others, and its status counts. SIGTERM is passed on to all;
+    a training then saves, within the half minute that the launcher gives it.
     """
     config = LaunchConfig(
         min_nodes=1,
@@ -33,6 +37,8 @@ def launch(processes: int, *arguments: str) -> int:
         _, first = error.get_first_failure()
         # negative: the number of the signal that ended it, which a shell tells as 128 more
         return first.exitcode if first.exitcode > 0 else 128 - first.exitcode
+    except SignalException:
+        return STATUS
     return 0
 
 

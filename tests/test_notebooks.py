@@ -5,6 +5,8 @@ import os
 import re
 import shutil
 import stat
+import subprocess
+import sys
 
 import nbformat
 import papermill
@@ -166,6 +168,27 @@ def test_several_processes_end_with_the_status_of_the_first_that_failed(status, 
     script = tmp_path / "script.py"
     script.write_text(f"import os, sys; sys.exit({status} if os.environ['RANK'] == '1' else 0)")
     assert launch(2, str(script)) == expected
+
+
+def test_several_processes_are_told_to_stop_and_can_save(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, pathlib, signal, sys\n"
+        "mine = pathlib.Path(sys.argv[1], os.environ['RANK'])\n"
+        "def save(*_):\n"
+        "    mine.with_suffix('.saved').touch()\n"
+        f"    os._exit({STATUS})\n"
+        "signal.signal(signal.SIGTERM, save)\n"
+        "mine.touch()\n"
+        "signal.pause()\n"
+    )
+    command = [sys.executable, "-m", "asrlib.launch", "2", str(script), str(tmp_path)]
+    process = subprocess.Popen(command, cwd=NOTEBOOKS.parent)
+    while len(list(tmp_path.glob("[01]"))) < 2 and process.poll() is None:
+        pass
+    process.terminate()
+    assert process.wait() == STATUS
+    assert len(list(tmp_path.glob("*.saved"))) == 2
 
 
 def test_this_machine_is_described_and_offered_what_it_can_do(tmp_path):
