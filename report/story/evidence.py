@@ -214,7 +214,7 @@ class Contrast:
                 sum(d < -EQUAL for d in self.differences),
                 sum(d > EQUAL for d in self.differences),
             )
-            return f"no difference seen (lower {lower} times, higher {higher} times of {n})"
+            return f"no difference seen (lower with {lower}, higher with {higher} of {n} seeds)"
         return word
 
 

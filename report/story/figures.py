@@ -14,7 +14,7 @@ from asrlib.result import Result
 from report.story.evidence import FIGURES, Picture, mean
 
 COLOURS = ("#0b5fa5", "#d1495b", "#3b8544", "#8a5a9e")  # one a training
-POINTS = 200  # of a smoothed curve
+POINTS, LEAST = 200, 3  # of a smoothed curve at most; of a log that each is the mean of, at least
 TICKS = [
     digit * 10.0**power for power in range(-4, 5) for digit in (1, 2, 5)
 ]  # of logarithmic axes
@@ -43,7 +43,7 @@ def points(rows: Sequence[dict], name: str) -> np.ndarray:
 
 def smoothed(curve: np.ndarray) -> np.ndarray:
     """[n, 2] as means of at most ``POINTS`` stretches of equal length; its first point stays."""
-    pieces = np.array_split(curve[1:], min(POINTS, max(1, len(curve) - 1)))
+    pieces = np.array_split(curve[1:], min(POINTS, max(1, len(curve) // LEAST)))
     return np.array([curve[0], *(piece.mean(axis=0) for piece in pieces if len(piece))])
 
 
@@ -60,7 +60,7 @@ def training(name: str, logs: dict[str, list[dict]]) -> Picture:
     for style, label in (("-", "train (smoothed)"), ("--", "dev")):
         loss.plot([], [], color="#444", ls=style, label=label)
     loss.set(ylabel="loss (nats per label)", title="Loss")
-    error.set(ylabel="WER (%)", title="Word error rate on dev, greedy")
+    error.set(ylabel="WER (%)", title="Word error rate on dev")
     rate.set(ylabel="learning rate", title="Learning rate")
     rate.ticklabel_format(axis="y", style="sci", scilimits=(-3, -3))
     norm.set(ylabel="norm", title="Gradient norm before clipping (smoothed)")

@@ -58,9 +58,9 @@ PLACES = (
 
 def headline() -> Iterator[str]:
     """What was reached, and on how much data."""
-    found = rows("models")
-    for test_data in dict.fromkeys(row.test_data for row in found):
-        here = [row for row in found if row.test_data == test_data]
+    published = rows("models")
+    for test_data in dict.fromkeys(row.test_data for row in published):
+        here = [row for row in rows("models", "decoders") if row.test_data == test_data]
         systems = dict.fromkeys((row.name, row.decoder) for row in here)
         best = min((of(here, name, test_data, decoder) for name, decoder in systems), key=_wer)
         row, low_high = best[0], "–".join(f"{x:.1f}" for x in figures.spread(best))
@@ -74,7 +74,7 @@ def headline() -> Iterator[str]:
             f"with `{row.decoder}`, {row.parameters / 1e6:.1f} M parameters."
         )
     yield "" + results_table("models")
-    used = {row.train_data for row in found} | {row.test_data.split()[0] for row in found}
+    used = {name for row in published for name in (row.train_data, row.test_data.split()[0])}
     parts = [part for part in measured("corpora") if part["data"].rpartition(" ")[0] in used]
     if parts:
         yield "The data (a sentence counts as known if it stands word for word in train):"
@@ -101,7 +101,7 @@ def _wer(rows: list[Result]) -> float:
 def recipes() -> Iterator[str]:
     """How each published model is trained, as its experiment's configuration says."""
     entries = []
-    for row in {row.name: row for row in rows("models", "decoders")}.values():
+    for row in {row.name: row for row in [*rows("models"), *rows("decoders")]}.values():
         if (name := experiment(row)) is None:
             continue
         config = compose_train(f"experiment={name}", "datasets.root=DIR")
