@@ -32,7 +32,8 @@ def copy(tmp_path, monkeypatch):
         source, target = ROOT / "report" / name, tmp_path / "report" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
-    (tmp_path / "asrlib").symlink_to(ROOT / "asrlib")
+    for name in ("asrlib", "language_models"):
+        (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "report"
 
@@ -153,6 +154,35 @@ def test_what_is_planned_appears_when_its_file_does(copy):
     assert "asrlib stage-two" in texts("headline")
     assert "librispeech test-other" in texts("headline")
     assert "test-clean or test-other" not in texts("limits")
+
+
+def test_rows_of_other_programs_and_of_a_shipped_checkpoint_do_not_stop_the_report(copy):
+    row = load_results(copy / "results" / "an4-deepspeech2.json")[0]
+    whole = (
+        "python -m report.long_form checkpoints/shipped report/results/shipped.json decoder=tuned"
+    )
+    shipped = "inference.py inferencer.from_pretrained=checkpoints/shipped decoder=tuned datasets=librispeech"
+    rows = [
+        replace(
+            row, name="shipped", test_data="x val, joined", command=f"python train.py && {whole}"
+        ),
+        replace(
+            row, name="shipped", decoder="joint", command=f"python train.py && python {shipped}"
+        ),
+        replace(row, system="peer", name="peer", command="peer a b", train_hours=None, seed=None),
+        replace(
+            row, name="renamed", command="python train.py experiment=no_such", wer_interval=None
+        ),
+    ]
+    save_results(copy / "results" / "shipped.json", rows)
+    save_results(
+        copy / "results" / "shipped-decoders.json", [replace(rows[1], decoder="attention")]
+    )
+    for section in ("headline", "recipes", "reproduce", "labels", "decoders", "errors", "limits"):
+        assert texts(section)
+    assert whole in texts("reproduce") and "peer a b" in texts("reproduce")
+    assert "add `run_dir=checkpoints" not in texts("reproduce")
+    assert "no_such" not in texts("recipes")
 
 
 def test_hypotheses_and_attention_appear_when_they_are_committed(copy):

@@ -4,7 +4,8 @@ from report.story.closing import bonuses, limits, planned
 from report.story.costs import augmentations, budget, faults, loading, speed
 from report.story.decoding import attention, decoder_speed, decoders, errors, pairs
 from report.story.evidence import Picture
-from report.story.models import ablations, curves, headline, labels, notes, recipes, reproduce
+from report.story.models import ablations, curves, headline, labels, notes
+from report.story.reproduction import recipes, reproduce
 
 __all__ = [
     "Picture",

@@ -7,7 +7,7 @@ from hydra.utils import get_class
 
 from report import budget as budgets
 from report.story.evidence import FIGURES, Picture, link, measured, table
-from report.story.models import compose_train
+from report.story.reproduction import compose_train
 
 
 def augmentations() -> Iterator[str | Picture]:

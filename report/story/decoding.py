@@ -12,7 +12,6 @@ from report.story.evidence import (
     Picture,
     comparisons,
     contrast,
-    mean,
     measured,
     of,
     results_table,
@@ -33,7 +32,10 @@ def decoders() -> Iterator[str | Picture]:
         here[row.decoder] = of(found, row.name, row.test_data, row.decoder)
     order = sorted(
         systems,
-        key=lambda name: (name.split("\n")[1], mean(r.wer for r in systems[name]["greedy"])),
+        key=lambda name: (
+            name.split("\n")[1],
+            min(r.wer for rows in systems[name].values() for r in rows),
+        ),
     )
     yield figures.decoders({name: systems[name] for name in order})
     yield (

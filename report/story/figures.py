@@ -13,7 +13,7 @@ from asrlib.files import write_atomically
 from asrlib.result import Result
 from report.story.evidence import FIGURES, Picture, mean
 
-COLOURS = ("#0b5fa5", "#d1495b", "#3b8544", "#8a5a9e")  # one a training
+COLOURS = ("#0b5fa5", "#d1495b", "#3b8544", "#8a5a9e", "#c77700", "#00798c", "#6b705c", "#b5179e")
 POINTS, LEAST = 200, 3  # of a smoothed curve at most; of a log that each is the mean of, at least
 TICKS = [
     digit * 10.0**power for power in range(-4, 5) for digit in (1, 2, 5)

@@ -1,19 +1,13 @@
-"""The models: their numbers, how to make them again, how they learned, and what was tried."""
+"""The models: their numbers, how they learned, and what was tried."""
 
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
-
-from hydra import compose, initialize_config_module
-from omegaconf import DictConfig
 
 from asrlib.result import Result
 from report.story import figures
 from report.story.evidence import (
     EXPERIMENTS,
     Picture,
-    code,
-    commands,
     contrast,
     experiment,
     files,
@@ -28,7 +22,6 @@ from report.story.evidence import (
     results_table,
     rows,
     table,
-    wrapped,
 )
 
 # (what was changed, the row before, the row after)
@@ -96,97 +89,6 @@ def headline() -> Iterator[str]:
 
 def _wer(rows: list[Result]) -> float:
     return mean(row.wer for row in rows)
-
-
-def recipes() -> Iterator[str]:
-    """How each published model is trained, as its experiment's configuration says."""
-    entries = []
-    for row in {row.name: row for row in [*rows("models"), *rows("decoders")]}.values():
-        if (name := experiment(row)) is None:
-            continue
-        config = compose_train(f"experiment={name}", "datasets.root=DIR")
-        encoder, length = config.text_encoder, f"{config.trainer.epochs} epochs"
-        entries.append(
-            {
-                "model": f"`{row.name}`",
-                "training": f"{length} of {link(EXPERIMENTS / f'{name}.yaml', f'experiment={name}')}",
-                "network": f"{_class(config.model)} {config.model.get('size', '')}",
-                "loss": _loss(config.loss),
-                "labels": f"{encoder.vocabulary_size} pieces"
-                if encoder.kind == "bpe"
-                else "characters",
-                "#batch, s": config.trainer.batch_seconds,
-                "#learning rate": f"{config.optimizer.lr:g}",
-                "average": config.trainer.average or "none",
-                "augmented from epoch": config.augmentations.from_epoch,
-            }
-        )
-    yield table(entries)
-
-
-def _loss(section: DictConfig) -> str:
-    """The name of a loss, and what stands beside it with which weight."""
-    names = ("attention", "intermediate", "consistency")
-    weights = [f"{section[name]:g} {name}" for name in names if section.get(name)]
-    return " + ".join([_class(section).removesuffix("Loss"), *weights])
-
-
-def compose_train(*overrides: str) -> DictConfig:
-    """The configuration of ``train.py``, not resolved."""
-    with initialize_config_module("asrlib.configs", version_base=None):
-        return compose("train", list(overrides))
-
-
-def _class(section: DictConfig) -> str:
-    return section["_target_"].rpartition(".")[2]
-
-
-def reproduce() -> Iterator[str]:
-    """The commands of every model, its commit and what it cost; the published ones first."""
-    final, others = rows("models"), rows("decoders")
-    for name in dict.fromkeys(row.name for row in [*final, *others]):
-        here = [row for row in final if row.name == name]
-        tested = list(dict.fromkeys(test for row in here for test in commands(row.command)[1:]))
-        here = here or [row for row in others if row.name == name]
-        yield f"### {name}"
-        yield table(
-            {
-                "#seed": row.seed,
-                "#hours": f"{row.train_hours:.2f}",
-                "#audio hours seen": f"{row.audio_hours_seen:.1f}",
-                "#audio-seconds per second": f"{row.audio_hours_seen / row.train_hours:.0f}",
-                "device": row.device,
-                "commit": f"`{row.commit[:10]}`",
-                "date": row.date[:10],
-            }
-            for row in {row.seed: row for row in here if row.train_hours}.values()
-        )
-        trained = list(dict.fromkeys(commands(row.command)[0] for row in here))
-        tuned = dict.fromkeys(_tuning(row) for row in here if "decoder=tuned" in row.command)
-        yield code("\n".join([*trained, *tuned, *tested]))
-        yield from dict.fromkeys(told for row in here if (told := _folder(row)))
-
-
-def _words(row: Result) -> dict[str, str]:
-    """{KEY: VALUE} of a row's commands."""
-    return dict(word.partition("=")[::2] for word in shlex.split(row.command))
-
-
-def _tuning(row: Result) -> str:
-    """The command that tunes the decoders of a row on dev, and runs each of them on test."""
-    words = _words(row)
-    corpus, run = words["datasets"], words["inferencer.from_pretrained"]
-    root = [f"datasets.root=data/{corpus}"] if "datasets.root" in words else []
-    lm = f"language_models/{corpus}-4gram.arpa.gz"
-    return wrapped(["python", "-m", "report.decoders", run, lm, f"datasets={corpus}", *root])
-
-
-def _folder(row: Result) -> str | None:
-    """Where the test read a training whose command does not say so."""
-    read = Path(_words(row)["inferencer.from_pretrained"])
-    if "run_dir=" in row.command or read.is_relative_to(f"outputs/{row.name}"):
-        return None
-    return f"The training of seed {row.seed} was read in `{read}`: add `run_dir={read}` to its command."
 
 
 def curves() -> Iterator[str | Picture]:
@@ -284,7 +186,8 @@ def labels() -> Iterator[str]:
 
 
 def _with_interval(row: Result) -> str:
-    return f"{row.wer:.1f} ({row.wer_interval[0]:.1f}–{row.wer_interval[1]:.1f})"
+    low_high = "–".join(f"{x:.1f}" for x in row.wer_interval or ())
+    return f"{row.wer:.1f}" + (f" ({low_high})" if low_high else "")
 
 
 def _caveat(first: Result, second: Result) -> str:
