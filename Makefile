@@ -6,7 +6,7 @@ RUN := .venv/bin/python
 VENV := .venv/installed
 
 .PHONY: help demo test test-slow lint format train-an4 an4-data lmplz language-models bench-decode bench-train \
-    bench-data bench-recognise gpu-check faults kaggle-check clean
+    bench-data bench-recognise gpu-check faults report kaggle-check clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -99,6 +99,9 @@ gpu-check: $(VENV) ## compare training on this GPU with the CPU's, and time it: 
 
 faults: $(VENV) ## inject faults into trainings, and write what was kept to report/results/faults.json
 	$(RUN) -m report.faults
+
+report: $(VENV) ## make report/report.ipynb, .md and .html anew of the committed results
+	$(RUN) -m report.build
 
 kaggle-check: $(VENV) ## rehearse two sessions on Kaggle: an image with its own torch, read-only inputs, two processes
 	$(RUN) notebooks/simulate_kaggle.py

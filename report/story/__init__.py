@@ -1,0 +1,32 @@
+"""The sections of the report. Each returns Markdown and pictures, all of it computed from committed files."""
+
+from report.story.closing import bonuses, limits, planned
+from report.story.costs import augmentations, budget, faults, loading, speed
+from report.story.decoding import attention, decoder_speed, decoders, errors, pairs
+from report.story.evidence import Picture
+from report.story.models import ablations, curves, headline, labels, notes
+from report.story.reproduction import recipes, reproduce
+
+__all__ = [
+    "Picture",
+    "ablations",
+    "attention",
+    "augmentations",
+    "bonuses",
+    "budget",
+    "curves",
+    "decoder_speed",
+    "decoders",
+    "errors",
+    "faults",
+    "headline",
+    "labels",
+    "limits",
+    "loading",
+    "notes",
+    "pairs",
+    "planned",
+    "recipes",
+    "reproduce",
+    "speed",
+]

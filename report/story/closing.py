@@ -1,0 +1,136 @@
+"""What the numbers do not say, where the bonuses are, and what is still to come."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from report.story.evidence import RESULTS, link, measured, rows, table
+
+# what the plan names, and what it is
+PLANNED = {
+    "mini-librispeech.json": "a Conformer on five hours of LibriSpeech",
+    "shipped.json": "the model that is published",
+    "an4-las.json": "Listen, Attend and Spell on AN4",
+    "mini-las.json": "Listen, Attend and Spell on mini-LibriSpeech",
+    "ablation-augment.json": "augmentations of the waveform, of the spectrogram, both, none",
+    "stage-two.json": "fine-tuning on a mixture",
+    "an4-jasper.json": "Jasper on AN4",
+    "an4-quartznet.json": "QuartzNet on AN4",
+}
+# what, the file that has it, results that show it: any of these
+BONUSES = (
+    (
+        "External language model at inference",
+        "asrlib/decoding/beam.py",
+        ("an4-conformer-decoders.json",),
+    ),
+    (
+        "The same by a library, pyctcdecode",
+        "asrlib/decoding/lm.py",
+        ("an4-conformer-decoders.json",),
+    ),
+    ("BPE instead of characters", "asrlib/text/bpe.py", ("an4-deepspeech2-bpe-decoders.json",)),
+    ("LAS: listener, speller, attention", "asrlib/model/las.py", ("an4-las.json", "mini-las.json")),
+    (
+        "Joint CTC and attention search",
+        "asrlib/decoding/attention.py",
+        ("an4-las.json", "mini-las.json"),
+    ),
+    ("CR-CTC and CTC inside the stack", "asrlib/model/losses.py", ("an4-conformer-ablation.json",)),
+    (
+        "Running average of the weights",
+        "asrlib/training/averaging.py",
+        ("an4-conformer-ablation.json",),
+    ),
+    ("Exact resume after any end", "asrlib/training/saving.py", ("faults.json",)),
+    ("Our beam search, compiled", "asrlib/decoding/prefix_search.py", ("bench-decode.json",)),
+    ("Padding and mixing of batches", "asrlib/data/sampler.py", ("bench-data.json",)),
+)
+
+
+def limits() -> Iterator[str]:
+    """True things that make the numbers weaker."""
+    found = rows("models", "decoders", "ablations")
+    corpora = {part["data"]: part for part in measured("corpora")}
+    tested = {row.test_data: row for row in found}
+    if (row := tested.get("an4 test")) and (part := corpora.get("an4 test")):
+        train = corpora["an4 train"]
+        yield (
+            f"- Little data. AN4 has {train['seconds'] / 60:.0f} minutes for training; its test "
+            f"has {row.words} words by {part['speakers']} speakers, so one word is "
+            f"{100 / row.words:.2f} points, and intervals are wide."
+        )
+        yield (
+            f"- {part['sentences_of_train']} of AN4's {part['utterances']} test sentences stand "
+            "word for word in its training text, as its task has it. Acoustic model and language "
+            f"model both profit. {part['speakers_of_train']} of its {part['speakers']} speakers "
+            "are in train."
+        )
+    for name in sorted({row.train_data for row in found}):
+        kinds = {
+            part: corpora[f"{name} {part}"]["files"]
+            for part in ("train", "val")
+            if f"{name} {part}" in corpora
+        }
+        lossy = {
+            part: ", ".join(files) for part, files in kinds.items() if set(files) - {"flac", "wav"}
+        }
+        if lossy:
+            told = ", ".join(
+                f"{'dev' if part == 'val' else part} as {files}" for part, files in lossy.items()
+            )
+            yield (
+                f"- The copy of {name} that was used is compressed with loss: {told}. Error rates "
+                "on such a dev are near those of the original recordings, not equal to them."
+            )
+    if any(row.train_data == "demo" for row in found):
+        yield (
+            "- The demo corpus is spoken by a synthesiser, its sentences come from a small "
+            "grammar: its error rates say nothing about people."
+        )
+    trained = rows("models", "decoders")
+    single = sorted(
+        {r.name for r in trained if len({s.seed for s in trained if s.name == r.name}) == 1}
+    )
+    if single:
+        told = ", ".join(f"`{name}`" for name in single)
+        yield f"- One seed only, so that luck cannot be told from merit: {told}."
+    if not any(part in row.test_data for row in found for part in ("test-clean", "test-other")):
+        yield (
+            "- Nothing was tested on LibriSpeech's test-clean or test-other, which decide the "
+            "assignment's points."
+        )
+    if all(row.device == "cpu" for row in found):
+        yield "- Every row is of a CPU."
+    if not measured("bench-gpu"):
+        yield "- The GPU path was never run on real hardware: `make gpu-check` waits for one."
+    if not any("experiment=librispeech_" in row.command for row in found):
+        yield "- The costs of the LibriSpeech recipes are computed; nobody has run them yet."
+
+
+def bonuses() -> Iterator[str]:
+    """Where each bonus is, and what shows it."""
+    entries = []
+    for what, code, evidence in BONUSES:
+        there = [link(RESULTS / name) for name in evidence if (RESULTS / name).exists()]
+        entries.append(
+            {
+                "what": what,
+                "code": link(Path(code), code),
+                "shown by": ", ".join(there) or "code and tests, no result yet",
+            }
+        )
+    yield table(entries)
+
+
+def planned() -> Iterator[str]:
+    """Which results the plan names, and which of them are not there."""
+    missing = [name for name in PLANNED if not (RESULTS / name).exists()]
+    yield f"{len(PLANNED) - len(missing)} of {len(PLANNED)} files of results that the plan names are there."
+    yield table(
+        {
+            "file": f"`{name}`" if name in missing else link(RESULTS / name),
+            "what": what,
+            "there": "missing" if name in missing else "yes",
+        }
+        for name, what in PLANNED.items()
+    )

@@ -1,0 +1,123 @@
+"""What it costs: augmentation, training, loading, faults, and the budget of what was not run."""
+
+import inspect
+from collections.abc import Iterator
+
+from hydra.utils import get_class
+
+from report import budget as budgets
+from report.story.evidence import FIGURES, Picture, link, measured, table
+from report.story.reproduction import compose_train
+
+
+def augmentations() -> Iterator[str | Picture]:
+    """Each augmentation that has a picture, with the first sentence of its class."""
+    sets = {
+        name: compose_train(f"augmentations={name}").augmentations for name in ("robust", "default")
+    }
+    for domain in ("waveform", "spectrogram"):
+        drawn = {
+            name: section["_target_"]
+            for name, section in sets["robust"][domain].items()
+            if section is not None and (FIGURES / "augmentations" / f"{name}.png").exists()
+        }
+        yield f"### Of the {domain}: {len(drawn)}"
+        for name, target in drawn.items():
+            default = sets["default"][domain].get(name) is not None
+            doc = " ".join(inspect.getdoc(get_class(target)).split("\n\n")[0].split())
+            yield f"**`{name}`** ({'in `default`' if default else 'in `robust` alone'}): {doc}"
+            yield Picture(FIGURES / "augmentations" / f"{name}.png", f"Before and after {name}")
+
+
+def speed() -> Iterator[str]:
+    """Training of Conformer blocks beside torchaudio's, from bench-train.json."""
+    found = measured("bench-train")
+    if not found:
+        return
+    ours, theirs = ([row for row in found if row["system"] == s] for s in ("asrlib", "torchaudio"))
+    ratios = [row["ratio_to_torchaudio"] for row in ours]
+    yield (
+        f"Conformer blocks, forward and backward, {ours[0]['device']}, {ours[0]['precision']}, "
+        f"{ours[0]['threads']} thread: {min(ratios):.2f} to {max(ratios):.2f} times as fast as "
+        "torchaudio's of the same shape."
+    )
+    yield table(
+        {
+            "#longest utterance, s": row["longest_seconds"],
+            "#dropout": row["dropout"],
+            "#ours, audio-s/s": f"{row['audio_seconds_per_second']:.1f}",
+            "#torchaudio, audio-s/s": f"{peer['audio_seconds_per_second']:.1f}",
+            "#ratio (quartiles)": f"{row['ratio_to_torchaudio']:.2f} "
+            f"({row['ratio_quartiles'][0]:.2f}–{row['ratio_quartiles'][1]:.2f})",
+            "#peak MB": f"{row['peak_mb']:.0f}, {peer['peak_mb']:.0f}",
+        }
+        for row, peer in zip(ours, theirs, strict=True)
+    )
+
+
+def loading() -> Iterator[str]:
+    """Formats, and batches beside lhotse's, from bench-data.json."""
+    found = measured("bench-data")
+    if not found:
+        return
+    yield f"One worker that reads, augments and batches ({found[0]['device']}):"
+    yield table(
+        {
+            "format": row["format"],
+            "#audio-s/s": f"{row['audio_seconds_per_second']:,.0f}",
+            "#reading, s": f"{row['decode_seconds'] + row['resample_seconds']:.2f}",
+            "#augmenting, s": f"{row['augment_seconds']:.2f}",
+            "#kB per audio-second": f"{row['bytes_per_audio_second'] / 1000:.1f}",
+        }
+        for row in found
+        if row["measured"] == "format"
+    )
+    yield (
+        "Batches beside lhotse's: the share of padding, and of pairs of utterances that are in "
+        "one batch again in the next epoch (less is more random):"
+    )
+    yield table(
+        {
+            "data": f"{row['utterances']:,} {row['data']}",
+            "system": row["system"] + (f", {row['buckets']} buckets" if row["buckets"] else ""),
+            "#batches": row["batches"],
+            "#padding %": f"{100 * row['padding']:.1f}",
+            "#repeated %": f"{100 * row['repeated']:.1f}",
+        }
+        for row in found
+        if row["measured"] == "sampler"
+    )
+
+
+def faults() -> Iterator[str]:
+    """What was done to trainings, and what they kept, from faults.json."""
+    found = measured("faults")
+    if not found:
+        return
+    held = sum(row["held"] for row in found)
+    kills = sum(row["seen"].get("kills", 0) for row in found)
+    yield f"`make faults`: {held} of {len(found)} promises held, with {kills} kills at random places."
+    yield table(
+        {
+            "fault": row["fault"],
+            "injected": row["injected"],
+            "kept": row["kept"],
+            "held": "yes" if row["held"] else "no",
+        }
+        for row in found
+    )
+
+
+def budget() -> Iterator[str]:
+    """What the LibriSpeech recipes would cost; and what a GPU was measured to do, if one was."""
+    gpu = measured("bench-gpu")
+    yield (
+        f"Computed, not measured: {budgets.GPUS} GPUs that are assumed to reach "
+        f"{budgets.TFLOPS:g} TFLOPS each, {budgets.CORES} cores with the loader's rate as "
+        f"measured, sessions of {budgets.SESSION_HOURS:g} hours and {budgets.WEEK_HOURS:g} hours "
+        "a week (`python -m report.budget`)."
+    )
+    yield budgets.table()
+    if gpu:
+        file = link("report/results/bench-gpu.json")
+        yield f"Measured on a GPU: {file} ({gpu[0]['device']}, {len(gpu)} checks)."

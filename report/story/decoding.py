@@ -1,0 +1,188 @@
+"""Decoders, what the language model changed, and where the errors are."""
+
+from collections.abc import Iterator
+
+from asrlib.metrics.analysis import by_length, by_speaker, confusions
+from asrlib.metrics.compare import Comparison, Pair, read_table
+from asrlib.result import Result
+from report.story import figures
+from report.story.evidence import (
+    FIGURES,
+    TABLES,
+    Picture,
+    comparisons,
+    contrast,
+    measured,
+    of,
+    results_table,
+    rows,
+    signed,
+    table,
+)
+
+OURS, THEIRS = "beam+lm", "pyctcdecode+lm"
+
+
+def decoders() -> Iterator[str | Picture]:
+    """Every decoder on every model: the rows, and what they show."""
+    found = rows("decoders")
+    systems: dict[str, dict[str, list[Result]]] = {}
+    for row in found:
+        here = systems.setdefault(f"{row.name}\n{row.test_data}", {})
+        here[row.decoder] = of(found, row.name, row.test_data, row.decoder)
+    order = sorted(
+        systems,
+        key=lambda name: (
+            name.split("\n")[1],
+            min(r.wer for rows in systems[name].values() for r in rows),
+        ),
+    )
+    yield figures.decoders({name: systems[name] for name in order})
+    yield (
+        "Points are WERs, means where a model has several seeds. Bars are the 95 % interval of a "
+        "single training, and the range of the seeds where there are several."
+    )
+    yield from _findings(list(systems.values()))
+    yield "" + results_table("decoders")
+
+
+def _findings(systems: list[dict[str, list[Result]]]) -> Iterator[str]:
+    """What the rows of some models say about our beam, without and with a language model."""
+    beam = [p.mean for s in systems if (p := contrast(s.get("greedy", []), s.get("beam", [])))]
+    if beam:
+        fewer = sum(difference < 0 for difference in beam)
+        yield (
+            "- Without a language model the beam search has a lower WER than greedy decoding "
+            f"with {fewer} of {len(beam)} models; the difference is {signed(min(beam))} to "
+            f"{signed(max(beam))} points."
+        )
+    peers = [p.mean for s in systems if (p := contrast(s.get(THEIRS, []), s.get(OURS, [])))]
+    if peers:
+        yield (
+            "- With the same language model our search and pyctcdecode, each with weights tuned "
+            f"on dev, differ by {signed(min(peers))} to {signed(max(peers))} points (less than 0: "
+            "ours is lower)."
+        )
+
+
+def pairs() -> Iterator[str]:
+    """What the language model changed on test: differences with intervals, then examples of both kinds."""
+    found = comparisons()
+    if not found:
+        return
+    yield table(
+        {
+            "model": name,
+            "seed": ", ".join(map(str, _seeds(name, c))) or "unknown",
+            "#greedy": f"{c.wer_before:.2f}",
+            "#with LM": f"{c.wer_after:.2f}",
+            "#difference": signed(c.difference),
+            "95 %": "" if c.interval is None else " to ".join(map(signed, c.interval)),
+            "#utterances": c.utterances,
+            "#fewer errors": c.fewer_errors,
+            "#more errors": c.more_errors,
+        }
+        for name, c in found.items()
+    )
+    surely = sum(c.interval is not None and c.interval[1] < 0 for c in found.values())
+    yield (
+        f"The interval (paired bootstrap over speakers) lies below 0 for {surely} of {len(found)} "
+        f"models. In all, {sum(c.fewer_errors for c in found.values())} utterances have fewer "
+        f"word errors with the language model, {sum(c.more_errors for c in found.values())} have "
+        "more."
+    )
+    for name, c in found.items():
+        yield f"#### {name}: helped\n\n{_pairs_table(c.helped)}"
+        if c.harmed:
+            yield f"#### {name}: harmed\n\n{_pairs_table(c.harmed)}"
+        else:
+            yield f"#### {name}: harmed\n\nNone."
+
+
+def _seeds(name: str, c: Comparison) -> list[int | None]:
+    """Of the trainings whose greedy row has the WER that was compared."""
+    decoded = [row for row in rows("decoders") if (row.name, row.decoder) == (name, "greedy")]
+    return [row.seed for row in decoded if abs(row.wer - c.wer_before) < 1e-9]
+
+
+def _pairs_table(chosen: list[Pair]) -> str:
+    entries = []
+    for pair in chosen:
+        entries += [
+            {"utterance": pair.id, "": "reference", "text": pair.reference, "#errors": ""},
+            {"utterance": "", "": "greedy", "text": pair.before, "#errors": pair.errors_before},
+            {"utterance": "", "": "with LM", "text": pair.after, "#errors": pair.errors_after},
+        ]
+    return table(entries)
+
+
+def decoder_speed() -> Iterator[str]:
+    """Decoders with a language model side by side, from bench-decode.json."""
+    found = measured("bench-decode")
+    if not found:
+        return
+    first = found[0]
+    yield (
+        f"On {first['data']} ({first['utterances']} utterances, {first['audio_seconds']:.0f} s of "
+        f"speech), {first['threads']} thread, width {first['beam_width']}, α = "
+        f"{first['alpha']:g}, β = {first['beta']:g}:"
+    )
+    yield table(
+        {
+            "decoder": row["decoder"],
+            "#WER %": f"{row['wer']:.2f}",
+            "#CPU seconds": f"{row['seconds']:.3f}",
+            "#times ours": f"{row['ratio_to_asrlib']:.1f}",
+            "#loading, s": f"{row['seconds_loading']:.1f}",
+            "#peak MB": f"{row['peak_mb']:.0f}",
+        }
+        for row in found
+    )
+
+
+def errors() -> Iterator[str]:
+    """Which kinds of errors each row has; and all that committed tables of hypotheses tell."""
+    yield table(
+        {
+            "model": row.name,
+            "on": row.test_data,
+            "decoder": row.decoder,
+            "seed": row.seed,
+            "#substitutions": row.substitutions,
+            "#deletions": row.deletions,
+            "#insertions": row.insertions,
+            "#of words": row.words,
+            "#CER / WER": f"{row.cer / row.wer:.2f}" if row.wer else "",
+        }
+        for row in rows("models")
+    )
+    for path in sorted(TABLES.glob("*.jsonl")):
+        found = read_table(path)
+        yield f"### {path.stem}"
+        rates = f"WER {found.wer:.2f} %, CER {found.cer:.2f} %"
+        yield f"{rates}, {len(found.utterances)} utterances."
+        for title, entries in (
+            ("By the length of the reference", by_length(found)),
+            ("By speaker, the worst first", by_speaker(found)),
+            ("The most frequent errors (an empty cell: nothing)", confusions(found)),
+        ):
+            if entries:
+                yield f"{title}:\n\n{table(_rounded(entry) for entry in entries)}"
+
+
+def _rounded(entry: dict) -> dict:
+    return {
+        key if isinstance(value, str) else f"#{key}": f"{value:.1f}"
+        if isinstance(value, float)
+        else value
+        for key, value in entry.items()
+    }
+
+
+def attention() -> Iterator[str | Picture]:
+    """Where the speller looked, if there are pictures of it."""
+    found = sorted((FIGURES / "attention").glob("*.png"))
+    if found:
+        yield "### Attention\n\nEach row of a picture is a label, each column an encoder frame."
+        for path in found:
+            yield Picture(path, f"Attention: {path.stem}")

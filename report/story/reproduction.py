@@ -1,0 +1,122 @@
+"""How to make each model again: what its experiment says, and the commands of its rows."""
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig
+
+from asrlib.result import Result
+from report.story.evidence import (
+    EXPERIMENTS,
+    code,
+    commands,
+    experiment,
+    link,
+    rows,
+    table,
+    wrapped,
+)
+
+
+def recipes() -> Iterator[str]:
+    """How each published model is trained, as its experiment's configuration says."""
+    entries = []
+    for row in {row.name: row for row in [*rows("models"), *rows("decoders")]}.values():
+        name = experiment(row)
+        if name is None or not (EXPERIMENTS / f"{name}.yaml").exists():
+            continue
+        config = compose_train(f"experiment={name}", "datasets.root=DIR")
+        encoder, length = config.text_encoder, f"{config.trainer.epochs} epochs"
+        entries.append(
+            {
+                "model": f"`{row.name}`",
+                "training": f"{length} of {link(EXPERIMENTS / f'{name}.yaml', f'experiment={name}')}",
+                "network": f"{_class(config.model)} {config.model.get('size', '')}",
+                "loss": _loss(config.loss),
+                "labels": f"{encoder.vocabulary_size} pieces"
+                if encoder.kind == "bpe"
+                else "characters",
+                "#batch, s": config.trainer.batch_seconds,
+                "#learning rate": f"{config.optimizer.lr:g}",
+                "average": config.trainer.average or "none",
+                "augmented from epoch": config.augmentations.from_epoch,
+            }
+        )
+    if entries:
+        yield table(entries)
+
+
+def _loss(section: DictConfig) -> str:
+    """The name of a loss, and what stands beside it with which weight."""
+    names = ("attention", "intermediate", "consistency")
+    weights = [f"{section[name]:g} {name}" for name in names if section.get(name)]
+    return " + ".join([_class(section).removesuffix("Loss"), *weights])
+
+
+def compose_train(*overrides: str) -> DictConfig:
+    """The configuration of ``train.py``, not resolved."""
+    with initialize_config_module("asrlib.configs", version_base=None):
+        return compose("train", list(overrides))
+
+
+def _class(section: DictConfig) -> str:
+    return section["_target_"].rpartition(".")[2]
+
+
+def reproduce() -> Iterator[str]:
+    """The commands of every model, its commit and what it cost; the published ones first."""
+    final, others = rows("models"), rows("decoders")
+    for name in dict.fromkeys(row.name for row in [*final, *others]):
+        here = [row for row in final if row.name == name]
+        tested = list(dict.fromkeys(test for row in here for test in commands(row.command)[1:]))
+        here = here or [row for row in others if row.name == name]
+        yield f"### {name}"
+        if costs := {row.seed: row for row in here if row.train_hours}:
+            yield table(_cost(row) for row in costs.values())
+        trained = list(dict.fromkeys(commands(row.command)[0] for row in here))
+        tuned = dict.fromkeys(filter(None, map(_tuning, here)))
+        yield code("\n".join(dict.fromkeys([*trained, *tuned, *tested])))
+        yield from dict.fromkeys(filter(None, map(_folder, here)))
+
+
+def _cost(row: Result) -> dict:
+    heard = row.audio_hours_seen or 0.0
+    return {
+        "#seed": row.seed,
+        "#hours": f"{row.train_hours:.2f}",
+        "#audio hours seen": f"{heard:.1f}",
+        "#audio-seconds per second": f"{heard / row.train_hours:.0f}",
+        "device": row.device,
+        "commit": f"`{row.commit[:10]}`",
+        "date": row.date[:10],
+    }
+
+
+def _words(row: Result) -> dict[str, str]:
+    """{KEY: VALUE} of a row's commands; those of another program may lack what ours have."""
+    return dict(word.partition("=")[::2] for word in shlex.split(row.command))
+
+
+def _tuning(row: Result) -> str | None:
+    """The command that tunes the decoders of a row on dev, and runs each of them on test.
+
+    None where no decoder was tuned, or its language model is not one of ``language_models``.
+    """
+    words = _words(row)
+    corpus, run = words.get("datasets", ""), words.get("inferencer.from_pretrained", "")
+    lm = Path("language_models") / f"{corpus}-4gram.arpa.gz"
+    if words.get("decoder") != "tuned" or not run or not lm.exists():
+        return None
+    root = [f"datasets.root=data/{corpus}"] if "datasets.root" in words else []
+    return wrapped(["python", "-m", "report.decoders", run, str(lm), f"datasets={corpus}", *root])
+
+
+def _folder(row: Result) -> str | None:
+    """Where the test read a training whose command does not say so."""
+    read = Path(_words(row).get("inferencer.from_pretrained", ""))
+    known = "run_dir=" in row.command or read.is_relative_to(f"outputs/{row.name}")
+    if known or not read.is_relative_to("outputs"):
+        return None
+    return f"The training of seed {row.seed} was read in `{read}`: add `run_dir={read}` to its command."
