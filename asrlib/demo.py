@@ -10,8 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+from asrlib.files import read_jsonl
 from asrlib.result import load_results
-from asrlib.tracking.local import read_metrics
 
 RUN = Path("outputs/demo")
 TARGET_WER = 15.0  # percent, greedy, on the test part
@@ -32,7 +32,7 @@ def main() -> None:
 
     one_batch = RUN / "one_batch"
     run("train.py", "-cn=one_batch", f"run_dir={one_batch}")
-    rows = read_metrics(one_batch / "logs" / "metrics.jsonl")
+    rows = read_jsonl(one_batch / "logs" / "metrics.jsonl")
     last = [row for row in rows if "CER_val" in row][-1]
     if not (last["loss_val"] < TARGET_LOSS and last["CER_val"] == 0):
         sys.exit(f"demo: the MLP did not learn its batch by heart: {last}")

@@ -8,9 +8,9 @@ import torch
 
 from asrlib.augmentations import SpectrogramAugmentations
 from asrlib.build import build_named
+from asrlib.files import read_jsonl
 from asrlib.model import LogMel
 from asrlib.model.masking import length_mask
-from asrlib.tracking.local import read_metrics
 from asrlib.training import build_trainer, step, train
 from tests.corpus import configure
 
@@ -127,7 +127,7 @@ class ByHeart:
         progress = train(
             configure("train", *overrides(self.root, run_dir, "conformer", "xxs", *more))
         )
-        rows = read_metrics(run_dir / "logs" / "metrics.jsonl")
+        rows = read_jsonl(run_dir / "logs" / "metrics.jsonl")
         losses = [row["loss_train"] for row in rows if "loss_train" in row]
         return losses, {
             "precision": precision,

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from asrlib.tracking.local import read_metrics
+from asrlib.files import read_jsonl
 from asrlib.training.stopping import STATUS
 
 _end = math.inf  # of the notebook's time, by time.monotonic
@@ -113,7 +113,7 @@ def train(
     if (processes := processes or torch.cuda.device_count()) > 1:
         command = ["-m", "asrlib.launch", str(processes), *command]
     run(*command, stops_itself=True)
-    rows = read_metrics(Path(run_dir) / "logs" / "metrics.jsonl")
+    rows = read_jsonl(Path(run_dir) / "logs" / "metrics.jsonl")
     return [row for row in rows if "WER_val" in row][-1]
 
 

@@ -17,7 +17,6 @@ from asrlib.metrics.compare import compare, read_table
 from asrlib.metrics.points import points
 from asrlib.result import load_results, markdown_table
 from asrlib.tracking.figures import curves_figure
-from asrlib.tracking.local import read_metrics
 
 
 def show_machine(folder: Path | str) -> Machine:
@@ -58,7 +57,7 @@ def show_curves(*run_dirs: Path | str) -> None:
     """Losses and error rates of trainings, from their first step."""
     for run_dir in run_dirs:
         print(run_dir)
-        show_figure(curves_figure(read_metrics(_logs(run_dir) / "metrics.jsonl")))
+        show_figure(curves_figure(read_jsonl(_logs(run_dir) / "metrics.jsonl")))
 
 
 def show_figure(figure: Figure) -> None:

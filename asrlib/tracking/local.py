@@ -61,17 +61,12 @@ class LocalWriter:
     def close(self) -> None:
         """Draws the learning curves; all else is written already."""
         if self.metrics.exists():
-            curves_figure(read_metrics(self.metrics)).savefig(
+            curves_figure(read_jsonl(self.metrics)).savefig(
                 self.folder / "learning_curves.png", dpi=100
             )
 
     def _path(self, step: int, name: str, suffix: str) -> Path:
         return self.folder / f"{name}-{step:07d}.{suffix}"
-
-
-def read_metrics(path: Path) -> list[dict]:
-    """The rows of a ``metrics.jsonl``."""
-    return read_jsonl(path)
 
 
 def _step(row: str) -> float:
