@@ -118,7 +118,9 @@ def test_the_commands_are_those_of_the_rows_but_for_the_place_of_the_data(at_roo
         places = [word for word in told if word.startswith("datasets.root=")]
         assert [w for w in shown if "root=" not in w] == [w for w in told if w not in places]
         assert {w for w in shown if "root=" in w} <= {
-            f"datasets.root=data/{Path(place.partition('=')[2]).name}" for place in places
+            f"datasets.root=data/{name}"
+            for place in places
+            for name in (Path(place.partition("=")[2]).name, row.train_data)
         }
 
 
