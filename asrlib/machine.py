@@ -17,10 +17,9 @@ import torch
 from omegaconf import DictConfig
 
 from asrlib.build import build
-from asrlib.model.table import LABELS, cost
+from asrlib.model.table import LABELS, USED, cost
 from asrlib.training.precision import choose_precision
 
-USED = 0.9  # of a GPU's memory; the rest is for the allocator and the libraries
 CPU_BATCH_SECONDS = 20  # on a CPU larger batches are hardly faster, and steps are what it lacks
 
 

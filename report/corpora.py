@@ -12,10 +12,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from asrlib.build import build
+from asrlib.build import build, compose_train
 from asrlib.data import Utterance
 from asrlib.files import write_atomically
 
@@ -38,8 +37,7 @@ def describe(name: str, utterances: list[Utterance], train: list[Utterance]) -> 
 
 
 def main(parts: str, *overrides: str) -> None:
-    with initialize_config_module("asrlib.configs", version_base=None):
-        config = compose("train", list(overrides))
+    config = compose_train(*overrides)
     OmegaConf.resolve(config)
     corpus = config.datasets.name
     found = {

@@ -48,7 +48,8 @@ LABELS = 29
 LABELS_PER_SECOND = 15
 SECONDS = 10  # of each utterance
 FRAMES = SECONDS * 16_000 // HOP
-T4_BYTES = 16e9 * 0.9
+USED = 0.9  # of a GPU's memory; the rest is for the allocator and the libraries
+T4_BYTES = 16e9 * USED
 PARAMETER_BYTES = 4 * 4 + 2  # weight, gradient, two moments in float32; the weight in float16
 CELL_VALUES = 5  # kept per recurrent unit and frame: the workspace of PyTorch's fused GRU cell
 

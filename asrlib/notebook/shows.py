@@ -4,12 +4,11 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hydra import compose, initialize_config_module
 from IPython.display import Audio, Image, Markdown, display
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from asrlib.build import build
+from asrlib.build import build, compose_train
 from asrlib.files import read_jsonl
 from asrlib.machine import Machine, survey
 from asrlib.metrics.analysis import by_length, by_speaker, confusions
@@ -28,8 +27,7 @@ def show_machine(folder: Path | str) -> Machine:
 
 def show_choices(machine: Machine, *overrides: str) -> None:
     """The options of ``train.py`` that use this machine well, for the training of ``overrides``."""
-    with initialize_config_module("asrlib.configs", version_base=None):
-        config = compose("train", list(overrides))
+    config = compose_train(*overrides)
     seconds = machine.batch_seconds(config)
     print(
         f"trainer.device={machine.device} trainer.precision={machine.precision} "
@@ -41,8 +39,7 @@ def show_choices(machine: Machine, *overrides: str) -> None:
 
 def show_data(*overrides: str) -> None:
     """How much there is to train on and for dev, and what is left out by which reason."""
-    with initialize_config_module("asrlib.configs", version_base=None):
-        config = compose("train", list(overrides))
+    config = compose_train(*overrides)
     OmegaConf.resolve(config)
     rows = []
     for part in ("train", "val"):

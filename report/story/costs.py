@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 from hydra.utils import get_class
 
+from asrlib.build import compose_train
 from report import budget as budgets
 from report.story.evidence import FIGURES, Picture, link, measured, table
-from report.story.reproduction import compose_train
 
 
 def augmentations() -> Iterator[str | Picture]:

@@ -4,9 +4,9 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
+from asrlib.build import compose_train
 from asrlib.result import Result
 from report.story.evidence import (
     EXPERIMENTS,
@@ -53,12 +53,6 @@ def _loss(section: DictConfig) -> str:
     names = ("attention", "intermediate", "consistency")
     weights = [f"{section[name]:g} {name}" for name in names if section.get(name)]
     return " + ".join([_class(section).removesuffix("Loss"), *weights])
-
-
-def compose_train(*overrides: str) -> DictConfig:
-    """The configuration of ``train.py``, not resolved."""
-    with initialize_config_module("asrlib.configs", version_base=None):
-        return compose("train", list(overrides))
 
 
 def _class(section: DictConfig) -> str:
