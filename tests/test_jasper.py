@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from asrlib.model import Jasper, QuartzNet
-from asrlib.model.depthwise import DepthwiseConv1d
+from asrlib.model.convolution import Conv1d
 from asrlib.model.jasper import JASPER_SIZES, QUARTZNET_SIZES, MaskedConv1d
 
 N_MELS, V = 20, 29
@@ -170,20 +170,20 @@ def test_in_a_dense_jasper_every_earlier_state_joins_in_every_block():
 def test_dropout_grows_as_in_the_paper():
     model = Jasper(N_MELS, V, "xs", dropout=0.2)
     blocks = [model.prologue, *model.blocks, *model.epilogue]
-    rates = [block.activation[1].p for block in blocks]
+    rates = [block.activation[1].rate for block in blocks]
     assert rates == pytest.approx([0.2, 0.2, 0.2, 0.2, 0.3, 0.3, 0.4, 0.4])
 
 
 @pytest.mark.parametrize("frames", [1, 2, 12, 50, 51])
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2), (1, 3)])
-def test_the_depthwise_convolution_is_the_plain_one(frames, stride, dilation):
+@pytest.mark.parametrize(
+    ("kernel", "groups"), [(9, 6), (9, 1), (1, 1)], ids=["depthwise", "full", "of one frame"]
+)
+def test_the_convolution_is_the_plain_one(frames, stride, dilation, kernel, groups):
     torch.manual_seed(0)
-    ours = DepthwiseConv1d(
-        6, 6, 9, stride=stride, dilation=dilation, padding=4 * dilation, groups=6
-    )
-    plain = torch.nn.Conv1d(
-        6, 6, 9, stride=stride, dilation=dilation, padding=4 * dilation, groups=6
-    )
+    options = {"stride": stride, "dilation": dilation, "padding": kernel // 2 * dilation}
+    ours = Conv1d(6, 6, kernel, groups=groups, **options)
+    plain = torch.nn.Conv1d(6, 6, kernel, groups=groups, **options)
     plain.load_state_dict(ours.state_dict())
     x = torch.randn(3, 6, frames)
     for module in (ours, plain):
@@ -194,7 +194,7 @@ def test_the_depthwise_convolution_is_the_plain_one(frames, stride, dilation):
 
 def test_a_kernel_longer_than_the_utterance_has_a_gradient_in_bfloat16():
     for _ in range(20):  # what was undefined was so at times only
-        convolution = DepthwiseConv1d(64, 64, 87, padding=86, dilation=2, groups=64)
+        convolution = Conv1d(64, 64, 87, padding=86, dilation=2, groups=64)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             convolution(torch.randn(2, 64, 3)).float().sum().backward()
         assert convolution.weight.grad.isfinite().all()

@@ -14,7 +14,8 @@ from asrlib.build import build_encoder, build_features
 from asrlib.decoding import GreedyDecoder
 from asrlib.decoding.attention import AttentionDecoder
 from asrlib.decoding.contract import decode
-from asrlib.model import MLP, AcousticModel, CTCLoss, DeepSpeech2, JointLoss, LogMel
+from asrlib.model import MLP, AcousticModel, CTCLoss, DeepSpeech2, JointLoss, LogMel, acoustic
+from asrlib.model.features import HOP
 from asrlib.model.table import CONFIGS
 from asrlib.randomness import torch_seed
 from asrlib.text import CTCTextEncoder
@@ -113,11 +114,12 @@ def test_every_configuration_of_models_and_labels_has_its_place_here():
         assert configure("train", f"text_encoder={choice}").text_encoder.kind == labels.kind
 
 
-def test_padding_does_not_change_an_output(case):
+def test_padding_does_not_change_an_output(case, monkeypatch):
     model, kind = make(*case), case[1]
     together = run(model, batch_of(clips(), TEXTS, kind))
     assert together["log_probs"].shape[2] == len(LABELS[kind])
     losses = []
+    monkeypatch.setattr(acoustic, "CPU_FRAMES", 1)  # alone, there is no padding at all
     for i, (clip, text) in enumerate(zip(clips(), TEXTS, strict=True)):
         alone = run(model, batch_of([clip], [text], kind))
         length = int(alone["log_probs_length"])
@@ -178,11 +180,24 @@ def test_the_output_length_is_foretold(model):
         assert expected >= 1
 
 
-def test_the_output_length_of_samples_is_foretold(model):
+def test_the_output_length_of_samples_is_foretold(model, monkeypatch):
+    monkeypatch.setattr(acoustic, "CPU_FRAMES", 1)
     batch = run(model, batch_of(clips(), TEXTS))
     foretold = model.output_length(batch["audio_length"])
     assert torch.equal(foretold, batch["log_probs_length"])
     assert int(foretold.max()) == batch["log_probs"].shape[1]
+
+
+def test_a_cpu_sees_few_shapes():
+    """oneDNN compiles kernels for each."""
+    model = make("jasper")
+    shapes = set()
+    model.encoder.register_forward_pre_hook(lambda _, inputs: shapes.add(inputs[0].shape))
+    for samples in range(16_000, 20_000, 1_000):
+        audio = torch.randn(1, samples)
+        output = model(audio, torch.tensor([samples]))
+        assert output["spectrogram"].shape[-1] == samples // HOP + 1
+    assert shapes == {(1, N_MELS, 128)}
 
 
 def test_probabilities_sum_to_one(model):

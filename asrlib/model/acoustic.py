@@ -3,9 +3,12 @@
 from collections.abc import Callable, Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asrlib.model.features import HOP, LogMel
+
+CPU_FRAMES = 32  # of features; on a CPU their number is padded to a multiple of it
 
 Augment = Callable[[Tensor, Tensor], Tensor]
 
@@ -50,12 +53,18 @@ class AcousticModel(nn.Module):
         Each ``augment`` changes the spectrogram, given it and its lengths, before the encoder sees it.
         Of N of them, each makes a view of its own, and all outputs have N·B rows, view after view.
         ``labels`` may have ``text_encoded`` int [B, U], for what spells texts that are known.
+
+        On a CPU the encoder sees more padding: oneDNN compiles its kernels for each shape, which for
+        convolutions in bfloat16 takes longer than to compute with them. So T' is that of a multiple of
+        ``CPU_FRAMES``, and may be above all of ``log_probs_length``.
         """
         spectrogram, lengths = self.features(audio, audio_length)
         if augment:
             spectrogram = torch.cat([change(spectrogram, lengths) for change in augment])
             lengths = lengths.repeat(len(augment))
         seen = {"spectrogram": spectrogram, "spectrogram_length": lengths}
+        if spectrogram.device.type == "cpu":
+            spectrogram = F.pad(spectrogram, (0, -spectrogram.shape[-1] % CPU_FRAMES))
         if self.speller is None or labels is None or "text_encoded" not in labels:
             return seen | self.encoder(spectrogram, lengths)
         text = labels["text_encoded"].to(spectrogram.device, non_blocking=True)

@@ -30,7 +30,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from asrlib.model.depthwise import DepthwiseConv1d
+from asrlib.model.convolution import Conv1d
+from asrlib.model.dropout import Dropout
 from asrlib.model.masking import conv_output_length, length_mask, mask_time
 from asrlib.model.norm import MaskedBatchNorm1d
 
@@ -109,15 +110,15 @@ class MaskedConv1d(nn.Module):
         over_time = {"stride": stride, "dilation": dilation, "padding": padding}
         if separable and kernel > 1:
             self.conv = nn.Sequential(
-                DepthwiseConv1d(
+                Conv1d(
                     in_channels, in_channels, kernel, groups=in_channels, bias=False, **over_time
                 ),
-                nn.Conv1d(in_channels, out_channels, 1, bias=False),
+                Conv1d(in_channels, out_channels, 1, bias=False),
             )
         else:
-            self.conv = nn.Conv1d(in_channels, out_channels, kernel, bias=False, **over_time)
+            self.conv = Conv1d(in_channels, out_channels, kernel, bias=False, **over_time)
         for module in self.conv.modules():
-            if isinstance(module, nn.Conv1d):
+            if isinstance(module, Conv1d):
                 # ReLU halves the power and a residual doubles it: the untrained stack keeps its scale
                 nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
         self.norm = MaskedBatchNorm1d(out_channels)
@@ -155,7 +156,7 @@ class Block(nn.Module):
         self.residuals = nn.ModuleList(
             MaskedConv1d(width, layer.channels) for width in residual_channels
         )
-        self.activation = nn.Sequential(nn.ReLU(), nn.Dropout(dropout * layer.dropout))
+        self.activation = nn.Sequential(nn.ReLU(), Dropout(dropout * layer.dropout))
 
     def forward(self, x: Tensor, mask: Tensor, earlier: Sequence[Tensor] = ()) -> Tensor:
         """[B, C, T], bool [B, T'], the inputs that join [B, C_i, T'] → [B, C', T']."""
