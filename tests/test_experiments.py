@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+import soundfile
 
 import asrlib.configs
+from asrlib.data import SAMPLE_RATE
 from asrlib.training import Inferencer, train
 from report.budget import EXPECTED, HOURS, budget, parts_of, table
-from tests.corpus import configure, write_librispeech, write_parts
+from tests.corpus import configure, say, write_librispeech, write_parts
 
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(p.stem for p in (Path(asrlib.configs.__file__).parent / "experiment").glob("*.yaml"))
@@ -26,9 +28,17 @@ SMALL = [  # as little data as makes two steps; the model is not touched
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory):
     """A corpus of tones in each layout that experiments read."""
+    everything = tmp_path_factory.mktemp("shipped")
+    write_librispeech(everything / "LibriSpeech", 4, *PARTS)
+    write_parts(everything / "an4", train=4)
+    write_parts(everything, ljspeech=2, kathleen=2)
+    (everything / "noise").mkdir()
+    for name in ("dude_miaowing", "pink_noise", "running_tap"):
+        soundfile.write(everything / "noise" / f"{name}.wav", say("noise"), SAMPLE_RATE)
     return {
         "an4": write_parts(tmp_path_factory.mktemp("an4"), train=4, dev=2, test=2),
         "librispeech": write_librispeech(tmp_path_factory.mktemp("librispeech"), 4, *PARTS),
+        "shipped": everything,
     }
 
 
@@ -37,6 +47,8 @@ def roots(tmp_path_factory):
 def test_two_steps_at_full_size_with_a_stop_between_and_an_evaluation(name, roots, tmp_path):
     data = configure("train", f"experiment={name}").datasets.name
     layout = "librispeech" if "libri" in data or data == "mixture" else "an4"
+    if data == "shipped":
+        layout = data
     options = [*SMALL, f"datasets.root={roots[layout]}", f"run_dir={tmp_path}"]
     if data == "demo":  # the same recipe, without the corpus that espeak would speak
         options.append("datasets=an4")
@@ -49,7 +61,7 @@ def test_two_steps_at_full_size_with_a_stop_between_and_an_evaluation(name, root
     assert progress.finished and progress.step >= 2 and not progress.bad_steps
     inference = configure(
         "inference",
-        f"datasets={'librispeech' if layout == 'librispeech' else 'an4'}",
+        f"datasets={layout}",
         f"datasets.root={roots[layout]}",
         f"inferencer.from_pretrained={tmp_path}",
         f"decoder={config.decoder.name}",

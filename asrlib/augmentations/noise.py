@@ -38,10 +38,11 @@ class ColoredNoise(WaveformAugmentation):
 
     def apply(self, audio, rng):
         snr_db, exponent = rng.uniform(*self.snr_db), rng.uniform(*self.exponents)
-        spectrum = np.fft.rfft(rng.standard_normal(len(audio), dtype=np.float32))
+        size = 1 << (len(audio) - 1).bit_length()  # other lengths may take ten times as long
+        spectrum = np.fft.rfft(rng.standard_normal(size, dtype=np.float32))
         frequency = np.arange(len(spectrum), dtype=np.float32)
         frequency[0] = 1.0  # the mean is as strong as the lowest frequency, not infinite
-        noise = np.fft.irfft(spectrum * frequency ** (-exponent / 2), n=len(audio))
+        noise = np.fft.irfft(spectrum * frequency ** (-exponent / 2), size)[: len(audio)]
         return mix_at_snr(audio, noise.astype(np.float32), snr_db)
 
 
