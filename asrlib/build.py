@@ -18,12 +18,6 @@ from asrlib.model import LogMel
 from asrlib.text import CTCTextEncoder
 
 
-def compose_train(*overrides: str) -> DictConfig:
-    """The configuration of ``train.py`` with these arguments, not resolved."""
-    with hydra.initialize_config_module("asrlib.configs", version_base=None):
-        return hydra.compose("train", list(overrides))
-
-
 def build(section: Mapping, **arguments: Any) -> Any:
     """The object that ``section`` describes.
 

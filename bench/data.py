@@ -23,10 +23,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
-from hydra import compose, initialize_config_module
 
 from asrlib.augmentations import WaveformAugmentations
 from asrlib.build import build_named
+from asrlib.configs import compose
 from asrlib.data import SAMPLE_RATE, SpeechDataset, Utterance, read_audio
 from asrlib.data.audio import audio_info, is_audio
 from asrlib.data.demo import ensure_demo_corpus
@@ -71,8 +71,7 @@ def prepare(source: Iterable[Path], minutes: float, folder: Path) -> dict[str, I
 
 
 def default_augmentations() -> WaveformAugmentations:
-    with initialize_config_module("asrlib.configs", version_base=None):
-        chosen = compose("train").augmentations
+    chosen = compose("train").augmentations
     return WaveformAugmentations(build_named(chosen.waveform), seed=0)
 
 

@@ -25,9 +25,9 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
+from asrlib.configs import compose
 from asrlib.files import write_atomically
 from asrlib.metrics import ErrorRate
 from asrlib.result import command_line, current_commit, now
@@ -233,8 +233,7 @@ def prepare(config: DictConfig) -> tuple[tuple, float, dict]:
 def main() -> None:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[name] = "1"  # for the processes to come
-    with initialize_config_module("asrlib.configs", version_base=None):
-        config = compose("inference", sys.argv[1:])
+    config = compose("inference", *sys.argv[1:])
     OmegaConf.resolve(config)
     arguments, audio_seconds, about = prepare(config)
     rows, ours = [], {}

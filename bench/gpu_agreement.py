@@ -8,11 +8,11 @@ import torch
 
 from asrlib.augmentations import SpectrogramAugmentations
 from asrlib.build import build_named
+from asrlib.configs import compose
 from asrlib.files import read_jsonl
 from asrlib.model import LogMel
 from asrlib.model.masking import length_mask
 from asrlib.training import build_trainer, step, train
-from tests.corpus import configure
 
 # What may differ, relative to the CPU, but for FEATURES: about ten times what fewer bits come to on a
 # CPU itself. A GPU convolves float32 with ten bits of mantissa (TF32), as many as float16 has.
@@ -52,7 +52,7 @@ def features_and_masks(device: torch.device, batch: dict) -> dict:
     expected, frames = LogMel()(audio, lengths)
     found, _ = LogMel().to(device)(audio.to(device), lengths)
     difference = float((found.cpu() - expected).abs().max())
-    section = configure("train", "augmentations=default").augmentations.spectrogram
+    section = compose("train", "augmentations=default").augmentations.spectrogram
     augment = SpectrogramAugmentations(build_named(section), seed=0)
     here, there = (
         (length_mask(frames, x.shape[-1], x.device), augment(x, frames, 0, ids))
@@ -83,7 +83,7 @@ def _first_step(root: Path, model: str, size: str, device: str, precision: str) 
     with tempfile.TemporaryDirectory() as run_dir:
         more = [f"trainer.device={device}", f"trainer.precision={precision}"]
         more += ["trainer.num_workers=0"]
-        trainer = build_trainer(configure("train", *overrides(root, run_dir, model, size, *more)))
+        trainer = build_trainer(compose("train", *overrides(root, run_dir, model, size, *more)))
         trainer._set_precision()
         trainer.model.train()
         batches = [next(iter(trainer.train_loader))]
@@ -125,7 +125,7 @@ class ByHeart:
         more += [f"trainer.epochs={epochs}", f"trainer.eval_every={epochs}"]
         run_dir = self.folder / name
         progress = train(
-            configure("train", *overrides(self.root, run_dir, "conformer", "xxs", *more))
+            compose("train", *overrides(self.root, run_dir, "conformer", "xxs", *more))
         )
         rows = read_jsonl(run_dir / "logs" / "metrics.jsonl")
         losses = [row["loss_train"] for row in rows if "loss_train" in row]

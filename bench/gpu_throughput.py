@@ -11,11 +11,11 @@ import torch
 from omegaconf import OmegaConf
 
 from asrlib.build import build
+from asrlib.configs import compose
 from asrlib.data import SAMPLE_RATE
 from asrlib.model.table import LABELS, N_MELS, cost
 from asrlib.training import Trainer, build_trainer, step
 from asrlib.training.precision import DTYPES
-from tests.corpus import configure
 
 BACKWARD = 3  # forward and backward pass take this times the FLOP of the forward pass
 SMALLEST_BATCH = 10  # seconds
@@ -127,7 +127,7 @@ class Throughput:
             "trainer.max_bad_steps=1",  # a batch that does not fit ends it, instead of being left out
             "optimizer.lr=1e-6",  # what is learned does not matter, and must not diverge
         ]
-        return build_trainer(configure("train", *common, *more))
+        return build_trainer(compose("train", *common, *more))
 
     def _train(self, batches: Batches, model: str, size: str, precision: str, *more: str) -> dict:
         choice = [f"model={model}", f"model.size={size}", f"trainer.precision={precision}"]

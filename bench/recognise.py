@@ -21,9 +21,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
+from asrlib.configs import compose
 from asrlib.data import SAMPLE_RATE
 from asrlib.data.dataset import SpeechDataset
 from asrlib.files import write_atomically
@@ -126,8 +126,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     rows = []
     for system, decoder in (("asrlib", "greedy"), ("asrlib", "tuned"), ("pocketsphinx", "greedy")):
-        with initialize_config_module("asrlib.configs", version_base=None):
-            config = compose("inference", [*arguments, f"decoder={decoder}"])
+        config = compose("inference", *arguments, f"decoder={decoder}")
         OmegaConf.resolve(config)
         result_path, config.inferencer.result_path = config.inferencer.result_path, None
         config.inferencer.show = 0

@@ -21,13 +21,13 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-from hydra import compose, initialize_config_module
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image  # which matplotlib needs, too
 
 from asrlib.augmentations import SpectrogramAugmentations, WaveformAugmentations
 from asrlib.build import build_named
+from asrlib.configs import compose
 from asrlib.data import SAMPLE_RATE, read_audio
 from asrlib.data.demo import synthesise, voices
 from asrlib.files import write_atomically
@@ -55,8 +55,7 @@ def spoken() -> np.ndarray:
 
 def report(audio: np.ndarray, out: Path, *overrides: str) -> dict[str, float]:
     """Writes the files for ``audio`` float32 [S] to ``out``; {name: milliseconds per second}."""
-    with initialize_config_module("asrlib.configs", version_base=None):
-        config = compose("train", ["augmentations=robust", *overrides]).augmentations
+    config = compose("train", "augmentations=robust", *overrides).augmentations
     seconds, costs = len(audio) / SAMPLE_RATE, {}
     for name, augmentation in build_named(config.waveform).items():
         augmentation.p = 1.0

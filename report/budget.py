@@ -19,7 +19,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from asrlib.build import build, compose_train
+from asrlib.build import build
+from asrlib.configs import compose
 from asrlib.model.table import N_MELS, cost
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,7 +72,7 @@ def parts_of(config: DictConfig) -> dict[str, float]:
 
 def budget(name: str, tflops: float = TFLOPS) -> Budget:
     """Of the experiment ``name``, whose training data are parts of LibriSpeech."""
-    config = compose_train(f"experiment={name}", "datasets.root=DIR")
+    config = compose("train", f"experiment={name}", "datasets.root=DIR")
     labels = config.text_encoder.vocabulary_size
     model = cost(partial(build, config.model, n_mels=N_MELS, vocabulary_size=labels))
     parts = parts_of(config)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from asrlib.build import build, compose_train
+from asrlib.build import build
+from asrlib.configs import compose
 from asrlib.data import Utterance
 from asrlib.files import write_atomically
 
@@ -37,7 +38,7 @@ def describe(name: str, utterances: list[Utterance], train: list[Utterance]) -> 
 
 
 def main(parts: str, *overrides: str) -> None:
-    config = compose_train(*overrides)
+    config = compose("train", *overrides)
     OmegaConf.resolve(config)
     corpus = config.datasets.name
     found = {

@@ -14,20 +14,19 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from asrlib import Recognizer
 from asrlib.build import build
 from asrlib.checkpoint import find_checkpoint
+from asrlib.configs import compose
 from asrlib.decoding.tuned import chosen_decoder
 from asrlib.metrics import ErrorRate
 from asrlib.result import add_result, command_line, result_of
 
 
 def main(checkpoint: str, results: str, *arguments: str) -> None:
-    with initialize_config_module("asrlib.configs", version_base=None):
-        config = compose("inference", [*arguments, f"inferencer.from_pretrained={checkpoint}"])
+    config = compose("inference", *arguments, f"inferencer.from_pretrained={checkpoint}")
     OmegaConf.resolve(config)
     folder = find_checkpoint(checkpoint)
     decoder = chosen_decoder(config.decoder, folder)

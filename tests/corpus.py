@@ -4,8 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from hydra import compose, initialize_config_module
-from omegaconf import DictConfig
 
 from asrlib.data import SAMPLE_RATE
 from asrlib.randomness import generator
@@ -70,12 +68,6 @@ def made_by_hand(dropout: float = 0.0) -> BPETextEncoder:
     for i, (left, right) in enumerate(names):
         id_of[left + right] = 1 + len(ALPHABET) + i
     return BPETextEncoder(ALPHABET, [(id_of[a], id_of[b]) for a, b in names], dropout)
-
-
-def configure(name: str, *overrides: str) -> DictConfig:
-    """The configuration that ``-cn=name`` with these overrides has on the command line."""
-    with initialize_config_module("asrlib.configs", version_base=None):
-        return compose(name, list(overrides))
 
 
 def tiny_overrides(root: Path, run_dir: Path) -> list[str]:

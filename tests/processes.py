@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
+from asrlib.configs import compose
 from asrlib.training import train
 from asrlib.training.stopping import STATUS
-from tests.corpus import configure
 
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(["tests.processes"])
@@ -128,7 +128,7 @@ def _run(overrides, environment, output, strike) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     torch.set_num_threads(1)
-    config = configure("train", *overrides)
+    config = compose("train", *overrides)
     if strike is not None:
         strike.start()
     progress = train(config)

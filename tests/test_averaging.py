@@ -8,9 +8,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from asrlib import checkpoint
+from asrlib.configs import compose
 from asrlib.training import build_trainer, evaluation, saving, train
 from asrlib.training.averaging import WeightAverage
-from tests.corpus import configure, tiny_overrides
+from tests.corpus import tiny_overrides
 
 
 class Counting(nn.Module):
@@ -32,7 +33,7 @@ class Counting(nn.Module):
 
 
 def config_of(corpus, run_dir, *overrides):
-    return configure("train", *tiny_overrides(corpus, run_dir), *overrides)
+    return compose("train", *tiny_overrides(corpus, run_dir), *overrides)
 
 
 def assert_equal_tensors(a, b):

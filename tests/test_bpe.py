@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asrlib import Recognizer
+from asrlib.configs import compose
 from asrlib.data.demo_text import sentences
 from asrlib.decoding import LongForm
 from asrlib.randomness import generator
 from asrlib.text import ALPHABET, BLANK, BPETextEncoder, CTCTextEncoder, from_dict, learn, normalize
 from asrlib.training import Inferencer, build_trainer
-from tests.corpus import configure, made_by_hand, tiny_overrides, write_parts
+from tests.corpus import made_by_hand, tiny_overrides, write_parts
 
 ROOT = Path(__file__).parents[1]
 normalized = st.text(ALPHABET, max_size=30).map(normalize)
@@ -42,7 +43,7 @@ def corpus(tmp_path_factory):
 
 def tiny_config(corpus, run_dir, *overrides):
     bpe = ["text_encoder=bpe", "text_encoder.vocabulary_size=36", "text_encoder.dropout=0.5"]
-    return configure("train", *tiny_overrides(corpus, run_dir), *bpe, *overrides)
+    return compose("train", *tiny_overrides(corpus, run_dir), *bpe, *overrides)
 
 
 @pytest.mark.parametrize("vocabulary_size", [64, 128, 256, 512, 1024])
@@ -291,9 +292,9 @@ def test_a_training_resumes_with_the_labels_it_began_with_and_inference_reads_th
         build_trainer(tiny_config(corpus, tmp_path / "run", "text_encoder.vocabulary_size=40"))
     with pytest.raises(ValueError, match=r"(?s)kind: '?bpe'? then, '?char'? now.*another run_dir"):
         build_trainer(
-            configure("train", *tiny_overrides(corpus, tmp_path / "run"), "text_encoder=char")
+            compose("train", *tiny_overrides(corpus, tmp_path / "run"), "text_encoder=char")
         )
-    inference = configure(
+    inference = compose(
         "inference",
         "datasets=an4",
         f"datasets.root={corpus}",

@@ -7,7 +7,7 @@ import pytest
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 import asrlib.configs
-from tests.corpus import configure
+from asrlib.configs import compose
 
 CONFIGS = Path(asrlib.configs.__file__).parent
 CHOICES = sorted(
@@ -31,7 +31,7 @@ def targets(node):
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_and_names_what_exists(group, choice):
     name = "inference" if group == "decoder" else "train"
-    config = configure(name, f"{group}={choice}")
+    config = compose(name, f"{group}={choice}")
     for key in ("root", "noise_dir"):
         OmegaConf.update(config, f"datasets.{key}", "anywhere", force_add=True)
     found = list(targets(config))
@@ -42,6 +42,6 @@ def test_every_choice_composes_and_names_what_exists(group, choice):
 
 
 def test_one_batch_composes_without_augmentation():
-    config = configure("one_batch")
+    config = compose("one_batch")
     assert config.augmentations.waveform == {}
     assert config.datasets.val == config.datasets.train

@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 from asrlib import checkpoint
+from asrlib.configs import compose
 from asrlib.tracking.errors import HYPOTHESES
 from asrlib.training import build_trainer, train
 from asrlib.training.stopping import STATUS
-from tests.corpus import configure, tiny_overrides, write_parts
+from tests.corpus import tiny_overrides, write_parts
 from tests.processes import Strike, Training, free_port
 
 TIMED = "audio_seconds_per_second_train"
@@ -51,7 +52,7 @@ def together(corpus, run_dir, *others, strike=None, size=2):
 
 
 def config(corpus, run_dir, *others):
-    return configure("train", *overrides(corpus, run_dir, *others))
+    return compose("train", *overrides(corpus, run_dir, *others))
 
 
 def newest(run_dir):

@@ -6,10 +6,11 @@ import pytest
 import soundfile
 
 import asrlib.configs
+from asrlib.configs import compose
 from asrlib.data import SAMPLE_RATE
 from asrlib.training import Inferencer, train
 from report.budget import EXPECTED, HOURS, budget, parts_of, table
-from tests.corpus import configure, say, write_librispeech, write_parts
+from tests.corpus import say, write_librispeech, write_parts
 
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(p.stem for p in (Path(asrlib.configs.__file__).parent / "experiment").glob("*.yaml"))
@@ -45,21 +46,21 @@ def roots(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_two_steps_at_full_size_with_a_stop_between_and_an_evaluation(name, roots, tmp_path):
-    data = configure("train", f"experiment={name}").datasets.name
+    data = compose("train", f"experiment={name}").datasets.name
     layout = "librispeech" if "libri" in data or data == "mixture" else "an4"
     if data == "shipped":
         layout = data
     options = [*SMALL, f"datasets.root={roots[layout]}", f"run_dir={tmp_path}"]
     if data == "demo":  # the same recipe, without the corpus that espeak would speak
         options.append("datasets=an4")
-    if "bpe" in configure("train", f"experiment={name}").text_encoder.kind:
+    if "bpe" in compose("train", f"experiment={name}").text_encoder.kind:
         options.append(f"text_encoder.vocabulary_size={PIECES}")
-    config = configure("train", f"experiment={name}", *options)
-    stopped = train(configure("train", f"experiment={name}", *options, "trainer.max_hours=1e-9"))
+    config = compose("train", f"experiment={name}", *options)
+    stopped = train(compose("train", f"experiment={name}", *options, "trainer.max_hours=1e-9"))
     assert not stopped.finished and stopped.step == 1
     progress = train(config)
     assert progress.finished and progress.step >= 2 and not progress.bad_steps
-    inference = configure(
+    inference = compose(
         "inference",
         f"datasets={layout}",
         f"datasets.root={roots[layout]}",
@@ -73,7 +74,7 @@ def test_two_steps_at_full_size_with_a_stop_between_and_an_evaluation(name, root
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_the_budget_follows_from_the_experiment(name):
-    config = configure("train", f"experiment={name}", "datasets.root=DIR")
+    config = compose("train", f"experiment={name}", "datasets.root=DIR")
     found = budget(name)
     hours = sum(HOURS[part] * weight for part, weight in parts_of(config).items())
     assert found.audio_hours == pytest.approx(hours) and hours > 100

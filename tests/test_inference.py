@@ -12,6 +12,7 @@ import soxr
 import torch
 
 from asrlib import Recognizer
+from asrlib.configs import compose
 from asrlib.data import SAMPLE_RATE, AudioError, read_audio
 from asrlib.data.audio import stream_audio
 from asrlib.decoding import LongForm
@@ -20,7 +21,7 @@ from asrlib.metrics import score_texts
 from asrlib.randomness import generator
 from asrlib.text import CTCTextEncoder
 from asrlib.training import Inferencer, train
-from tests.corpus import configure, random_text, say, write_custom_dir
+from tests.corpus import random_text, say, write_custom_dir
 from tests.signals import hiss
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +33,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     for part, count in (("train", 150), ("dev", 12), ("test", 12)):
         write_custom_dir(folder / "data" / part, count, seed=part, longest=6)
-    config = configure(
+    config = compose(
         "train",
         "model=mlp",
         "model.width=128",
@@ -56,7 +57,7 @@ def recognizer(trained):
 
 
 def infer(trained, data_dir, out, *overrides):
-    config = configure(
+    config = compose(
         "inference",
         "datasets=custom_dir",
         f"datasets.test.data_dir={data_dir}",
@@ -209,7 +210,7 @@ def test_noisy_test_data_sound_the_same_every_time_and_long_ones_are_noisy_too(
     def scores(datasets, *overrides):
         run = f"inferencer.from_pretrained={trained / 'run'}"
         chosen = [f"datasets={datasets}", f"datasets.root={tmp_path}", *overrides, run]
-        inferencer = Inferencer(configure("inference", *chosen, "inferencer.device=cpu"))
+        inferencer = Inferencer(compose("inference", *chosen, "inferencer.device=cpu"))
         found = inferencer.run()
         return inferencer, {id: h.score for id, h in found.hypotheses.items()}
 

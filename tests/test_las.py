@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from asrlib import Recognizer, checkpoint
 from asrlib.build import build_decoder, build_encoder, build_features
+from asrlib.configs import compose
 from asrlib.data import SAMPLE_RATE
 from asrlib.decoding.tune import tune
 from asrlib.metrics.attention import coverage, monotonicity
@@ -20,7 +21,7 @@ from asrlib.model.las import EOS, SIZES, Speller
 from asrlib.model.pyramid import pairs_of_frames
 from asrlib.text import CTCTextEncoder
 from asrlib.training import Inferencer, build_trainer, train
-from tests.corpus import configure, say, tiny_overrides
+from tests.corpus import say, tiny_overrides
 from tests.signals import hiss
 from tests.test_attention_decoding import ARPA
 
@@ -203,7 +204,7 @@ def test_frames_are_read_in_pairs_and_padding_is_none_of_them():
 
 def test_an_eighth_of_the_frames_is_too_few_for_ctc_of_characters_but_not_for_attention():
     def encoder(*overrides):
-        config = configure("train", "model.size=xxs", *overrides)
+        config = compose("train", "model.size=xxs", *overrides)
         return build_encoder(config, build_features(config), CTCTextEncoder())
 
     pyramid = ["model=las", "model@model.listener=pyramid"]
@@ -247,7 +248,7 @@ VIEWS = [*JOINT, "loss.consistency=0.2", "augmentations=cr_ctc", "trainer.averag
 
 
 def config_of(corpus, run_dir, *overrides):
-    return configure("train", *tiny_overrides(corpus, run_dir), *overrides)
+    return compose("train", *tiny_overrides(corpus, run_dir), *overrides)
 
 
 @pytest.fixture(scope="module")
@@ -334,7 +335,7 @@ def recordings(tmp_path_factory):
 
 def infer(run_dir, recordings, *overrides):
     return Inferencer(
-        configure(
+        compose(
             "inference",
             "datasets=custom_dir",
             f"datasets.test.data_dir={recordings}",
@@ -370,7 +371,7 @@ def test_anything_is_decoded_with_nothing_but_another_decoder(run_dir, recording
 
 def test_words_of_an_attention_decoder_have_times(run_dir, recordings):
     for name in ("attention", "joint"):
-        section = configure("inference", f"decoder={name}", "decoder.beam_width=2").decoder
+        section = compose("inference", f"decoder={name}", "decoder.beam_width=2").decoder
         recognizer = Recognizer.from_pretrained(run_dir, "cpu", section)
         for transcript in recognizer.transcribe(
             [recordings / "audio/minute.wav", recordings / "audio/noise.wav"]
@@ -382,7 +383,7 @@ def test_words_of_an_attention_decoder_have_times(run_dir, recordings):
 def test_attention_cannot_be_asked_of_a_model_of_ctc(corpus, tmp_path):
     with pytest.raises(ValueError, match=r"decoder=joint .* CTC alone: .*model=las"):
         build_trainer(config_of(corpus, tmp_path, "model=conformer", "decoder=joint"))
-    section = configure("inference", "decoder=attention").decoder
+    section = compose("inference", "decoder=attention").decoder
     with pytest.raises(ValueError, match="decoder=attention"):
         build_decoder(section, CTCTextEncoder(), None)
 
@@ -392,7 +393,7 @@ def test_the_language_model_of_a_joint_decoder_is_tuned_like_any_other(run_dir, 
         pytest.importorskip(library)
     (tmp_path / "lm.arpa").write_text(ARPA)
     found = tune(
-        configure(
+        compose(
             "tune",
             "datasets=an4",
             f"datasets.root={corpus}",
@@ -410,7 +411,7 @@ def test_the_language_model_of_a_joint_decoder_is_tuned_like_any_other(run_dir, 
         )
     )
     evaluation = Inferencer(
-        configure(
+        compose(
             "inference",
             "decoder=tuned",
             "decoder.which=joint+lm",

@@ -21,11 +21,11 @@ from omegaconf import OmegaConf
 
 from asrlib import Recognizer
 from asrlib.build import build_decoder
+from asrlib.configs import compose
 from asrlib.decoding import GreedyDecoder, Hypothesis, LongForm, lm
 from asrlib.decoding.align import Word, align, words_of
 from asrlib.decoding.lm import LMDecoder
 from asrlib.text import BPETextEncoder, CTCTextEncoder, collapse
-from tests.corpus import configure
 from tests.test_beam import brute_force, decode_one, peaked, random_log_probs
 from tests.test_ngram import ARPA, BeamDecoder
 
@@ -473,9 +473,7 @@ def test_every_float_type_and_impossible_frames_are_read(pool, dtype):
 
 
 def test_the_configuration_builds_it(arpa):
-    config = configure(
-        "inference", "decoder=lm", f"decoder.lm_path={arpa}", "decoder.hotwords=[ab]"
-    )
+    config = compose("inference", "decoder=lm", f"decoder.lm_path={arpa}", "decoder.hotwords=[ab]")
     assert config.decoder.name == "pyctcdecode+lm"
     decoder = build_decoder(config.decoder, CHARACTERS)
     default = LMDecoder(CHARACTERS, arpa, hotwords=["ab"])

@@ -8,11 +8,12 @@ from omegaconf import OmegaConf
 
 from asrlib.augmentations import Gain, Speed, WaveformAugmentations
 from asrlib.build import build
+from asrlib.configs import compose
 from asrlib.data import CustomDirDataset, MixtureDataset
 from asrlib.data.dataset import SkippedItem
 from asrlib.data.loader import make_loader
 from asrlib.training import build_trainer, train
-from tests.corpus import configure, tiny_overrides
+from tests.corpus import tiny_overrides
 from tests.survival import assert_same_run
 
 
@@ -176,7 +177,7 @@ def test_parts_that_make_no_sense_are_refused_by_name(corpus):
 def test_the_configuration_builds_a_mixture_with_what_the_command_line_changes(
     corpus, librispeech_dir
 ):
-    config = configure(
+    config = compose(
         "train",
         "datasets=mixture",
         f"datasets.root={librispeech_dir}",
@@ -191,7 +192,7 @@ def test_the_configuration_builds_a_mixture_with_what_the_command_line_changes(
 
 
 def test_without_a_folder_for_a_part_the_error_names_the_key(librispeech_dir):
-    config = configure("train", "datasets=mixture", f"datasets.root={librispeech_dir}")
+    config = compose("train", "datasets=mixture", f"datasets.root={librispeech_dir}")
     config.datasets.train.parts.librispeech.parts = ["train"]
     with pytest.raises(Exception, match=r"common_voice\.data_dir|common_voice: .*data_dir"):
         build(config.datasets.train, training=True, seed=0)
@@ -199,7 +200,7 @@ def test_without_a_folder_for_a_part_the_error_names_the_key(librispeech_dir):
 
 def mixed(corpus, run_dir):
     """A training on a mixture with fractions and copies."""
-    config = configure("train", *tiny_overrides(corpus, run_dir), "trainer.log_samples=0")
+    config = compose("train", *tiny_overrides(corpus, run_dir), "trainer.log_samples=0")
     config.datasets.train = {
         "_target_": "asrlib.data.MixtureDataset",
         "_recursive_": False,

@@ -11,6 +11,7 @@ import torch
 
 from asrlib import checkpoint
 from asrlib.build import build_encoder, build_features
+from asrlib.configs import compose
 from asrlib.decoding import GreedyDecoder
 from asrlib.decoding.attention import AttentionDecoder
 from asrlib.decoding.contract import decode
@@ -19,7 +20,7 @@ from asrlib.model.features import HOP
 from asrlib.model.table import CONFIGS
 from asrlib.randomness import torch_seed
 from asrlib.text import CTCTextEncoder
-from tests.corpus import configure, made_by_hand, say
+from tests.corpus import made_by_hand, say
 from tests.signals import hiss
 
 N_MELS = 40
@@ -68,7 +69,7 @@ def case(request):
 
 @cache
 def config_of(name):
-    return configure("train", f"features.n_mels={N_MELS}", *MODELS[name].split())
+    return compose("train", f"features.n_mels={N_MELS}", *MODELS[name].split())
 
 
 def make(name, kind="bpe"):
@@ -111,7 +112,7 @@ def test_every_configuration_of_models_and_labels_has_its_place_here():
     assert chosen == names_of("model")
     assert set(LABELS) == names_of("text_encoder")
     for choice, labels in LABELS.items():
-        assert configure("train", f"text_encoder={choice}").text_encoder.kind == labels.kind
+        assert compose("train", f"text_encoder={choice}").text_encoder.kind == labels.kind
 
 
 def test_padding_does_not_change_an_output(case, monkeypatch):

@@ -13,6 +13,7 @@ import papermill
 import pytest
 
 from asrlib import notebook
+from asrlib.configs import compose
 from asrlib.download.dataset import fetch_dataset
 from asrlib.download.errors import DownloadError
 from asrlib.launch import launch
@@ -23,7 +24,7 @@ from asrlib.metrics.points import points
 from asrlib.training.stopping import STATUS
 from notebooks import run_stages
 from notebooks.run_stages import NOTEBOOKS, ProfileError, load_profile, parameters_of
-from tests.corpus import configure, write_custom_dir
+from tests.corpus import write_custom_dir
 
 ALL = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
 PROFILES = sorted(path.stem for path in (NOTEBOOKS / "profiles").glob("*.yaml"))
@@ -53,7 +54,7 @@ def test_every_profile_names_notebooks_parameters_and_experiments_that_are_there
     for stage in profile.stages:
         experiment = stage.get("parameters", {}).get("experiment")
         if experiment is not None:
-            assert configure("train", f"experiment={experiment}").name
+            assert compose("train", f"experiment={experiment}").name
 
 
 @pytest.mark.parametrize(
@@ -195,7 +196,7 @@ def test_this_machine_is_described_and_offered_what_it_can_do(tmp_path):
     machine = survey(tmp_path / "not yet there")
     assert machine.cores >= 1 and machine.free > 0 and machine.writable
     assert machine.precision in ("fp32", "bf16", "fp16") and machine.processes >= 1
-    assert machine.batch_seconds(configure("train", "model=mlp")) > 0
+    assert machine.batch_seconds(compose("train", "model=mlp")) > 0
     assert all(what and found for what, found in machine.rows())
 
 

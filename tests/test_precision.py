@@ -6,17 +6,18 @@ import pytest
 import torch
 
 from asrlib import checkpoint
+from asrlib.configs import compose
 from asrlib.training import build_trainer, precision, train, watch
 from asrlib.training.precision import choose_precision, multiplication_seconds
 from asrlib.training.step import take
-from tests.corpus import configure, tiny_overrides
+from tests.corpus import tiny_overrides
 
 CPU = torch.device("cpu")
 
 
 def trainer_in(name, corpus, run_dir, *overrides):
     overrides = [*tiny_overrides(corpus, run_dir), f"trainer.precision={name}", *overrides]
-    trainer = build_trainer(configure("train", *overrides))
+    trainer = build_trainer(compose("train", *overrides))
     trainer._set_precision()
     return trainer
 
@@ -83,10 +84,10 @@ def test_a_step_comes_near_that_of_float32(corpus, tmp_path, name):
 
 
 def test_a_run_goes_on_in_the_precision_in_which_it_began(corpus, tmp_path, monkeypatch):
-    train(configure("train", *tiny_overrides(corpus, tmp_path), "trainer.precision=fp16"))
+    train(compose("train", *tiny_overrides(corpus, tmp_path), "trainer.precision=fp16"))
     monkeypatch.setattr(precision, "multiplication_seconds", lambda *_: 1.0)
     assert choose_precision("auto", CPU) == "fp32"
-    again = build_trainer(configure("train", *tiny_overrides(corpus, tmp_path)))
+    again = build_trainer(compose("train", *tiny_overrides(corpus, tmp_path)))
     assert again.train().precision == "fp16"
     state = checkpoint.read_state(checkpoint.find_latest(tmp_path / "checkpoints"))
     assert again.precision.scaler.state_dict() == state["loss_scale"]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from asrlib.configs import compose
 from asrlib.data import (
     AudioError,
     CustomDirDataset,
@@ -21,7 +22,7 @@ from asrlib.data import (
 from asrlib.data.dataset import SkippedItem
 from asrlib.data.shards import FORMATS, to_int16, write_shards
 from asrlib.training import train
-from tests.corpus import configure, tiny_overrides, write_parts
+from tests.corpus import tiny_overrides, write_parts
 from tests.processes import PoolInThisProcess
 from tests.signals import hiss
 from tests.survival import files_of
@@ -191,7 +192,7 @@ def test_a_training_on_shards_alone_or_mixed_is_that_on_the_files(tmp_path):
         "files": ("CustomDirDataset", corpus),
         "shards": ("ShardDataset", out),
     }.items():
-        config = configure("train", *tiny_overrides(corpus, tmp_path / name), "trainer.epochs=1")
+        config = compose("train", *tiny_overrides(corpus, tmp_path / name), "trainer.epochs=1")
         section = {"_target_": f"asrlib.data.{target}"}
         config.datasets.train = {
             "_target_": "asrlib.data.MixtureDataset",

@@ -8,12 +8,12 @@ from omegaconf import OmegaConf
 
 from asrlib.build import build_encoder, build_features
 from asrlib.checkpoint import find_damage, load_acoustic_model, save_checkpoint
+from asrlib.configs import compose
 from asrlib.download import Downloader, load_manifest
 from asrlib.download.manifest import REPOSITORY
 from asrlib.model import AcousticModel
 from asrlib.ship import manifest_entries, ship
 from asrlib.text import CTCTextEncoder
-from tests.corpus import configure
 
 ENCODER = CTCTextEncoder("abc ")
 
@@ -23,7 +23,7 @@ def run(tmp_path):
     """A function that makes a run; ``change`` is called with its encoder."""
 
     def make(*overrides, change=lambda encoder: None):
-        config = configure("train", "model=mlp", "model.width=8", "datasets.root=data", *overrides)
+        config = compose("train", "model=mlp", "model.width=8", "datasets.root=data", *overrides)
         torch.manual_seed(0)
         features = build_features(config)
         model = AcousticModel(features, build_encoder(config, features, ENCODER))

@@ -14,11 +14,12 @@ import torch
 from safetensors.torch import load_file
 
 from asrlib import checkpoint
+from asrlib.configs import compose
 from asrlib.files import finish_what_was_killed, folder_written_atomically
 from asrlib.randomness import generator
 from asrlib.training import build_trainer, saving, train
 from asrlib.training.stopping import STATUS, Stopping
-from tests.corpus import configure, write_parts
+from tests.corpus import write_parts
 from tests.processes import Strike, Training
 from tests.signals import hiss
 from tests.survival import (
@@ -40,7 +41,7 @@ def corpus(tmp_path_factory):
 
 
 def config(corpus, run_dir, *others):
-    return configure("train", *overrides(corpus, run_dir, *others))
+    return compose("train", *overrides(corpus, run_dir, *others))
 
 
 @pytest.fixture(scope="module")

@@ -8,18 +8,19 @@ from safetensors.torch import load_file
 
 from asrlib import checkpoint
 from asrlib.build import build
+from asrlib.configs import compose
 from asrlib.result import Result, add_result, load_results, save_results
 from asrlib.training import Inferencer, build_trainer, saving, train
 from asrlib.training.optimizer import adamw
 from asrlib.training.schedule import Noam, OneCycle, WarmupCosine
 from asrlib.training.step import take
-from tests.corpus import configure, tiny_overrides, write_parts
+from tests.corpus import tiny_overrides, write_parts
 
 RUNS = ("whole", "halves")
 
 
 def tiny_config(corpus, run_dir, *overrides):
-    return configure("train", *tiny_overrides(corpus, run_dir), *overrides)
+    return compose("train", *tiny_overrides(corpus, run_dir), *overrides)
 
 
 def weights(run_dir, name="step-*"):
@@ -204,7 +205,7 @@ def test_only_the_newest_checkpoints_are_kept(corpus, tmp_path):
 def test_inference_writes_each_text_under_its_own_id_and_a_valid_result(corpus, tmp_path):
     train(tiny_config(corpus, tmp_path / "run", "name=tiny"))
     evaluation = Inferencer(
-        configure(
+        compose(
             "inference",
             "datasets=an4",
             f"datasets.root={corpus}",
@@ -344,7 +345,7 @@ def test_a_compiled_model_trains_like_the_plain_one(corpus, tmp_path, capsys):
     options = ["model=mlp", "model.width=32", "trainer.precision=fp32", "trainer.epochs=1"]
     for name in ("false", "true"):
         overrides = [o for o in tiny_overrides(corpus, tmp_path / name) if "model.size" not in o]
-        train(configure("train", *overrides, *options, f"trainer.compile={name}"))
+        train(compose("train", *overrides, *options, f"trainer.compile={name}"))
     assert "no effect" not in capsys.readouterr().out
     plain, compiled = (weights(tmp_path / name) for name in ("false", "true"))
     assert plain.keys() == compiled.keys()

@@ -10,11 +10,12 @@ from torch import nn
 
 from asrlib import checkpoint
 from asrlib.build import build_encoder
+from asrlib.configs import compose
 from asrlib.model import AcousticModel, LogMel
 from asrlib.text import CTCTextEncoder
 from asrlib.training import build_trainer, saving, train
 from asrlib.training.transfer import freeze, start_from
-from tests.corpus import configure, tiny_overrides, write_parts
+from tests.corpus import tiny_overrides, write_parts
 
 N_MELS = 20
 ABC, XYZ, LONGER = CTCTextEncoder("abc"), CTCTextEncoder("xyz"), CTCTextEncoder("abcde")
@@ -45,7 +46,7 @@ def source(tmp_path):
 
 
 def config_of(corpus, run_dir, *overrides):
-    return configure("train", *tiny_overrides(corpus, run_dir), "trainer.epochs=1", *overrides)
+    return compose("train", *tiny_overrides(corpus, run_dir), "trainer.epochs=1", *overrides)
 
 
 def test_with_the_same_labels_every_tensor_is_taken_over(source, capsys):

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from asrlib import Recognizer
 from asrlib.build import build, build_encoder, build_features
 from asrlib.checkpoint import find_checkpoint, save_checkpoint
+from asrlib.configs import compose
 from asrlib.data import SAMPLE_RATE
 from asrlib.decoding.cached import LogProbs, fingerprint
 from asrlib.decoding.grid import Grid, Point, Scored
@@ -25,7 +26,7 @@ from asrlib.model import AcousticModel
 from asrlib.result import load_results
 from asrlib.text import CTCTextEncoder
 from asrlib.training import Inferencer
-from tests.corpus import LETTER_SECONDS, configure, random_text, say, write_custom_dir
+from tests.corpus import LETTER_SECONDS, random_text, say, write_custom_dir
 from tests.signals import hiss
 
 for library in ("numba", "kenlm"):
@@ -68,7 +69,7 @@ def arpa(texts):
 
 def save_run(folder, seed=0):
     """``folder`` as a run whose best checkpoint is untrained."""
-    config = configure("train", "model=mlp", "model.width=8", "datasets.root=anywhere")
+    config = compose("train", "model=mlp", "model.width=8", "datasets.root=anywhere")
     torch.manual_seed(seed)
     features = build_features(config)
     model = AcousticModel(features, build_encoder(config, features, ENCODER))
@@ -96,7 +97,7 @@ def run_dir(tmp_path, monkeypatch):
 
 
 def configure_tuning(corpus, run_dir, *overrides):
-    return configure(
+    return compose(
         "tune",
         "datasets=an4",
         f"datasets.root={corpus}",
@@ -119,7 +120,7 @@ def run_tuning(corpus, run_dir, *overrides):
 
 def infer(corpus, run_dir, *overrides):
     inferencer = Inferencer(
-        configure(
+        compose(
             "inference",
             "datasets=an4",
             f"datasets.root={corpus}",
@@ -276,7 +277,7 @@ def test_data_called_test_are_refused(corpus, run_dir, tmp_path, overrides):
     ]
     datasets = [] if not root else ["datasets=an4"]
     with pytest.raises(ValueError, match="weights are chosen on dev"):
-        tune(configure("tune", *datasets, *root, *others, *overrides))
+        tune(compose("tune", *datasets, *root, *others, *overrides))
     assert hear.calls == 0
 
 
@@ -285,13 +286,13 @@ def test_data_without_texts_and_decoders_without_weights_are_refused(corpus, run
     with pytest.raises(ValueError, match="no transcripts"):
         run_tuning(corpus, run_dir, f"datasets.root={tmp_path / 'mute'}")
     with pytest.raises(ValueError, match="no part val"):
-        tune(configure("tune", "datasets=custom_dir", f"tune.from_pretrained={run_dir}",
+        tune(compose("tune", "datasets=custom_dir", f"tune.from_pretrained={run_dir}",
                        "datasets.test.data_dir=x", f"decoder.lm_path={corpus}/lm.arpa"))  # fmt: skip
     with pytest.raises(FileNotFoundError, match=r"none\.arpa"):
         run_tuning(corpus, run_dir, "decoder.lm_path=none.arpa")
     for decoder in ("greedy", "beam", "tuned"):
         with pytest.raises(ValueError, match="no language model"):
-            tune(configure("tune", f"decoder={decoder}", f"tune.from_pretrained={run_dir}"))
+            tune(compose("tune", f"decoder={decoder}", f"tune.from_pretrained={run_dir}"))
 
 
 def surface(lowest_alpha, lowest_beta):
@@ -443,7 +444,7 @@ def test_log_probs_of_noisy_data_are_not_those_of_clean_data(corpus, run_dir, tm
         soundfile.write(tmp_path / f"noise{number}/hiss.wav", sound, SAMPLE_RATE)
     places = [f"datasets.noise_dir={tmp_path}/noise{number}" for number in (0, 1)]
     chosen = [["datasets=an4"], *(["datasets=an4_noisy", place] for place in places)]
-    configs = [configure("inference", *one, f"datasets.root={corpus}") for one in chosen]
+    configs = [compose("inference", *one, f"datasets.root={corpus}") for one in chosen]
     checkpoint = find_checkpoint(run_dir)
     keys = {fingerprint(checkpoint, build(config.datasets.val), "cpu") for config in configs}
     assert len(keys) == 3

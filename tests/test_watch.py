@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import load_file
 
 from asrlib import checkpoint
+from asrlib.configs import compose
 from asrlib.training import build_trainer, train, watch
 from asrlib.training.step import take
 from asrlib.training.trial import try_worst_batches
-from tests.corpus import configure, tiny_overrides, write_parts
+from tests.corpus import tiny_overrides, write_parts
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def corpus(tmp_path_factory):
 
 def config(corpus, run_dir, *others):
     tiny = [o for o in tiny_overrides(corpus, run_dir) if "size" not in o]
-    return configure("train", *tiny, "trainer.log_samples=0", *others)
+    return compose("train", *tiny, "trainer.log_samples=0", *others)
 
 
 SMALL = ["model=conformer", "model.size=xxs"]

@@ -8,8 +8,9 @@ import pytest
 import soundfile
 import wandb
 
+from asrlib.configs import compose
 from asrlib.training import train
-from tests.corpus import configure, tiny_overrides
+from tests.corpus import tiny_overrides
 
 SCALARS = {
     "loss_train",
@@ -28,7 +29,7 @@ SAMPLES = 5
 
 def run(corpus, run_dir, *overrides):
     options = [*tiny_overrides(corpus, run_dir), f"trainer.log_samples={SAMPLES}"]
-    return train(configure("train", *options, "name=told", *overrides))
+    return train(compose("train", *options, "name=told", *overrides))
 
 
 def wandb_records(path):

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from hydra import compose, initialize_config_module
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from asrlib.build import build
+from asrlib.configs import compose
 from asrlib.text import normalize, unspoken
 
 _OPENERS = {".gz": gzip.open, ".xz": lzma.open}
@@ -56,8 +56,7 @@ def dev_sentences(dataset: str, root: str | None) -> list[str]:
 def _sentences(dataset: str, root: str | None, part: str, **options: bool) -> list[str]:
     overrides = [f"datasets={dataset}", *([f"datasets.root='{root}'"] if root else [])]
     try:
-        with initialize_config_module("asrlib.configs", version_base=None):
-            datasets = compose("train", overrides).datasets
+        datasets = compose("train", *overrides).datasets
     except HydraException as error:
         raise ValueError(f"dataset {dataset!r}: {error}") from error
     if OmegaConf.is_missing(datasets, "root"):

@@ -27,7 +27,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_module
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
@@ -35,6 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import asrlib.configs
 from asrlib.build import build
+from asrlib.configs import compose
 from asrlib.model.features import HOP
 
 CONFIGS = Path(asrlib.configs.__file__).parent / "model"
@@ -156,8 +156,7 @@ def update(name: str, configuration: str) -> str:
         lines = [HEADER]
         for line in match.group().splitlines()[1:]:
             size = line.split()[1]
-            with initialize_config_module("asrlib.configs", version_base=None):
-                section = compose("train", [f"model={name}", f"model.size={size}"]).model
+            section = compose("train", f"model={name}", f"model.size={size}").model
             make = partial(build, section, n_mels=N_MELS, vocabulary_size=LABELS)
             lines.append(_line(size, cost(make)))
         return "".join(lines)

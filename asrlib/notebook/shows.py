@@ -8,7 +8,8 @@ from IPython.display import Audio, Image, Markdown, display
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from asrlib.build import build, compose_train
+from asrlib.build import build
+from asrlib.configs import compose
 from asrlib.files import read_jsonl
 from asrlib.machine import Machine, survey
 from asrlib.metrics.analysis import by_length, by_speaker, confusions
@@ -27,7 +28,7 @@ def show_machine(folder: Path | str) -> Machine:
 
 def show_choices(machine: Machine, *overrides: str) -> None:
     """The options of ``train.py`` that use this machine well, for the training of ``overrides``."""
-    config = compose_train(*overrides)
+    config = compose("train", *overrides)
     seconds = machine.batch_seconds(config)
     print(
         f"trainer.device={machine.device} trainer.precision={machine.precision} "
@@ -39,7 +40,7 @@ def show_choices(machine: Machine, *overrides: str) -> None:
 
 def show_data(*overrides: str) -> None:
     """How much there is to train on and for dev, and what is left out by which reason."""
-    config = compose_train(*overrides)
+    config = compose("train", *overrides)
     OmegaConf.resolve(config)
     rows = []
     for part in ("train", "val"):

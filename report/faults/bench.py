@@ -8,8 +8,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from asrlib.configs import compose
 from asrlib.training import Trainer, build_trainer, train
-from tests.corpus import configure, write_parts
+from tests.corpus import write_parts
 from tests.survival import assert_same_run, overrides
 
 
@@ -33,7 +34,7 @@ class Bench:
         return overrides(self.corpus, run_dir, *others)
 
     def config(self, run_dir: Path, *others: str) -> DictConfig:
-        return configure("train", *self.options(run_dir, *others))
+        return compose("train", *self.options(run_dir, *others))
 
     def trainer(self, run_dir: Path, *others: str) -> Trainer:
         return build_trainer(self.config(run_dir, *others))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from hydra.utils import get_class
 
-from asrlib.build import compose_train
+from asrlib.configs import compose
 from report import budget as budgets
 from report.story.evidence import FIGURES, Picture, link, measured, table
 
@@ -13,7 +13,8 @@ from report.story.evidence import FIGURES, Picture, link, measured, table
 def augmentations() -> Iterator[str | Picture]:
     """Each augmentation that has a picture, with the first sentence of its class."""
     sets = {
-        name: compose_train(f"augmentations={name}").augmentations for name in ("robust", "default")
+        name: compose("train", f"augmentations={name}").augmentations
+        for name in ("robust", "default")
     }
     for domain in ("waveform", "spectrogram"):
         drawn = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from asrlib.build import compose_train
+from asrlib.configs import compose
 from asrlib.result import Result
 from report.story.evidence import (
     EXPERIMENTS,
@@ -27,7 +27,7 @@ def recipes() -> Iterator[str]:
         name = experiment(row)
         if name is None or not (EXPERIMENTS / f"{name}.yaml").exists():
             continue
-        config = compose_train(f"experiment={name}", "datasets.root=DIR")
+        config = compose("train", f"experiment={name}", "datasets.root=DIR")
         encoder, length = config.text_encoder, f"{config.trainer.epochs} epochs"
         entries.append(
             {
