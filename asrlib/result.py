@@ -79,7 +79,8 @@ def result_of(
     from asrlib.checkpoint import read_state
 
     config, state = OmegaConf.load(checkpoint / "config.yaml"), read_state(checkpoint)
-    facts["command"] = f"{state['command']} && {facts['command']}"
+    commands = [*state.get("earlier", []), state["command"], facts["command"]]
+    facts["command"] = " && ".join(commands)
     return Result(
         system="asrlib",
         name=name or config.name,

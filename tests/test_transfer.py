@@ -88,10 +88,17 @@ def test_a_training_starts_from_another_and_resumes_its_own(corpus, tmp_path):
     options = (f"init_from={tmp_path / 'old'}", "trainer.epochs=2")
     first = build_trainer(config_of(corpus, tmp_path / "new", *options))
     assert all(torch.equal(t, old[name]) for name, t in copied(first.model).items())
+    spent = checkpoint.read_state(tmp_path / "old/checkpoints/best")
+    assert first.progress.earlier == [spent["command"]]
+    assert first.progress.train_seconds == spent["train_seconds"]
+    assert first.progress.audio_seconds == spent["audio_seconds"] > 0
     first._train_epoch()
+    assert first.progress.audio_seconds > spent["audio_seconds"]
     saving.save(first)
     again = build_trainer(config_of(corpus, tmp_path / "new", *options[1:], "init_from=gone"))
     saving.resume(again, again.start)
+    assert again.progress.earlier == [spent["command"]]
+    assert again.progress.audio_seconds == first.progress.audio_seconds
     assert all(torch.equal(t, copied(first.model)[name]) for name, t in copied(again.model).items())
     with pytest.raises(FileNotFoundError, match="gone"):
         build_trainer(config_of(corpus, tmp_path / "third", "init_from=gone"))

@@ -32,7 +32,7 @@ from asrlib.training.distributed import ALONE, World, joined
 from asrlib.training.state import Progress, TrainerOptions
 from asrlib.training.stopping import Stopping
 from asrlib.training.trainer import Trainer
-from asrlib.training.transfer import freeze, start_from
+from asrlib.training.transfer import count_earlier_stages, freeze, start_from
 
 
 def build_trainer(
@@ -105,6 +105,8 @@ def build_trainer(
         world=world,
     )
     trainer.progress.command, trainer.progress.facts = command_line(), facts
+    if config.init_from is not None and start is None:
+        count_earlier_stages(config.init_from, trainer.progress)
     return trainer
 
 

@@ -59,11 +59,13 @@ class Progress:
     best_cer: float = math.inf
     best_epoch: int = 0
     evaluations_since_best: int = 0
-    # through the encoder in training: after changes of speed, each view, without padding
+    # These count from the first step of the first stage, where a run began from another's weights.
+    # Through the encoder in training: after changes of speed, each view, without padding
     audio_seconds: float = 0.0
     train_seconds: float = 0.0  # wall time, evaluation included
     finished: bool = False  # false after a training stopped early
     command: str = ""
+    earlier: list[str] = field(default_factory=list)  # commands of the stages before
     precision: str = ""  # in which it began, and goes on
     loss_scale: dict = field(default_factory=dict)  # of fp16
     averaged_steps: int = 0  # in the running average of weights

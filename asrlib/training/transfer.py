@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from asrlib import checkpoint, text
 from asrlib.build import build
 from asrlib.model import AcousticModel
+from asrlib.training.state import Progress
 
 
 def start_from(
@@ -60,6 +61,14 @@ def start_from(
         shapes = ", ".join(f"{name} {_shape(ours[name])}" for name in kept)
         tell(f"initialised anew, since it was not there or its labels are others: {shapes}")
     return kept
+
+
+def count_earlier_stages(folder: Path | str, progress: Progress) -> None:
+    """What the checkpoint ``folder`` was made by, and its cost, belong to what is made from it."""
+    state = checkpoint.read_state(checkpoint.find_checkpoint(folder))
+    progress.earlier = [*state.get("earlier", []), state["command"]]
+    progress.audio_seconds = state["audio_seconds"]
+    progress.train_seconds = state["train_seconds"]
 
 
 def _tensors_of_labels(

@@ -144,7 +144,8 @@ def commands(command: str) -> list[str]:
             continue
         key, _, value = word.partition("=")
         if key == "datasets.root":
-            word = f"{key}=data/{Path(value.strip(chr(39))).name}"
+            name = Path(value.strip(chr(39))).name
+            word = f"{key}=data" if name == "data" else f"{key}=data/{name}"
         found[-1].append(word)
     return [wrapped(words) for words in found]
 
@@ -160,9 +161,9 @@ def wrapped(words: Iterable[str], width: int = 100) -> str:
 
 
 def experiment(row: Result) -> str | None:
-    """The name of the file of ``asrlib/configs/experiment`` that a row was trained with."""
-    match = re.search(r"experiment=(\w+)", row.command)
-    return match.group(1) if match else None
+    """The name of the file of ``asrlib/configs/experiment`` that a row was trained with, in its last stage."""
+    names = re.findall(r"experiment=(\w+)", row.command)
+    return names[-1] if names else None
 
 
 def header(experiment: str) -> str:

@@ -205,7 +205,7 @@ def _caveat(first: Result, second: Result) -> str:
 
 
 def _options(row: Result) -> list[str]:
-    return [word for word in shlex.split(row.command.split(" && ")[0]) if "=" in word]
+    return [word for word in shlex.split(row.command.split(" && ")[-2]) if "=" in word]
 
 
 def notes() -> Iterator[str]:

@@ -64,12 +64,12 @@ def reproduce() -> Iterator[str]:
     final, others = rows("models"), rows("decoders")
     for name in dict.fromkeys(row.name for row in [*final, *others]):
         here = [row for row in final if row.name == name]
-        tested = list(dict.fromkeys(test for row in here for test in commands(row.command)[1:]))
+        tested = list(dict.fromkeys(test for row in here for test in commands(row.command)[-1:]))
         here = here or [row for row in others if row.name == name]
         yield f"### {name}"
         if costs := {row.seed: row for row in here if row.train_hours}:
             yield table(_cost(row) for row in costs.values())
-        trained = list(dict.fromkeys(commands(row.command)[0] for row in here))
+        trained = [part for row in here for part in commands(row.command)[:-1]]
         tuned = dict.fromkeys(filter(None, map(_tuning, here)))
         yield code("\n".join(dict.fromkeys([*trained, *tuned, *tested])))
         yield from dict.fromkeys(filter(None, map(_folder, here)))
