@@ -161,7 +161,7 @@ def wrapped(words: Iterable[str], width: int = 100) -> str:
 
 
 def experiment(row: Result) -> str | None:
-    """The name of the file of ``asrlib/configs/experiment`` that a row was trained with, in its last stage."""
+    """The file of ``asrlib/configs/experiment`` that a row was trained with, in its last stage."""
     names = re.findall(r"experiment=(\w+)", row.command)
     return names[-1] if names else None
 
