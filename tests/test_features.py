@@ -49,9 +49,13 @@ def test_features_before_normalisation_are_torchaudios(monkeypatch):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(1, 5000), min_size=1, max_size=4), st.integers(0, 700))
-def test_padding_does_not_change_features_whatever_it_holds(samples, more):
-    features = LogMel()
+@given(
+    st.lists(st.integers(1, 5000), min_size=1, max_size=4),
+    st.integers(0, 700),
+    st.sampled_from([None, 5]),
+)
+def test_padding_does_not_change_features_whatever_it_holds(samples, more, floor_db):
+    features = LogMel(floor_db=floor_db)
     clips = [waveform(n / 16_000, seed=n) for n in samples]
     batch = torch.full((len(clips), max(samples) + more), 0.7)
     for row, clip in zip(batch, clips, strict=True):
@@ -80,9 +84,37 @@ def test_gain_drops_out():
     torch.testing.assert_close(loud, quiet, atol=1e-2, rtol=0)
 
 
+def test_with_a_floor_the_rounding_of_a_file_is_hardly_heard():
+    """Of what has nothing above 4 kHz, as after a codec: the rest is rounding, or nothing at all."""
+    spectrum = torch.fft.rfft(waveform(1.0))
+    spectrum[4_000:] = 0
+    audio = 0.1 * torch.fft.irfft(spectrum)[None]
+    rounded, length = (audio * 32768).floor() / 32768, torch.tensor([16_000])
+    apart = []
+    for floor_db in (None, 45):
+        features = LogMel(floor_db=floor_db)
+        apart.append((features(audio, length)[0] - features(rounded, length)[0]).abs().max())
+    assert apart[1] < 0.3 * apart[0] and apart[0] > 0.5
+
+
+def test_with_a_floor_gain_drops_out_exactly():
+    audio, length = waveform(1.0)[None], torch.tensor([16_000])
+    features = LogMel(floor_db=20)
+    loud, quiet = features(audio, length)[0], features(audio / 64, length)[0]
+    torch.testing.assert_close(loud, quiet, atol=1e-3, rtol=0)
+
+
+def test_a_floor_above_the_speech_is_refused():
+    with pytest.raises(ValueError, match=r"features\.floor_db must be positive, not -3"):
+        LogMel(floor_db=-3)
+
+
+@pytest.mark.parametrize("floor_db", [None, 45])
 @pytest.mark.parametrize("samples", [1, 100, 160, 16_000])
-def test_silence_gives_zeros(samples):
-    spectrogram, lengths = LogMel()(torch.zeros(1, samples), torch.tensor([samples]))
+def test_silence_gives_zeros(samples, floor_db):
+    spectrogram, lengths = LogMel(floor_db=floor_db)(
+        torch.zeros(1, samples), torch.tensor([samples])
+    )
     assert spectrogram.shape == (1, 80, samples // 160 + 1)
     assert lengths.tolist() == [samples // 160 + 1]
     assert spectrogram.abs().max() < 1e-3  # rounding of the mean, not blown up to 1

@@ -43,11 +43,25 @@ class LogMel(nn.Module):
     Args:
         n_mels: mel bins F.
         f_min, f_max: hertz.
+        floor_db: what is further below the mean power of an utterance is raised to it; None: only what
+            is below ``FLOOR``. So far below speech is what a codec left of high frequencies, or the
+            rounding of a file, and the variance of 1 would make it as loud as the speech.
+
+    Raises:
+        ValueError: ``floor_db`` is not positive.
     """
 
-    def __init__(self, n_mels: int = 80, f_min: float = 20.0, f_max: float = 8_000.0):
+    def __init__(
+        self,
+        n_mels: int = 80,
+        f_min: float = 20.0,
+        f_max: float = 8_000.0,
+        floor_db: float | None = None,
+    ):
         super().__init__()
-        self.n_mels = n_mels
+        if floor_db is not None and floor_db <= 0:
+            raise ValueError(f"features.floor_db must be positive, not {floor_db}")
+        self.n_mels, self.floor_db = n_mels, floor_db
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
         self.register_buffer("filters", mel_filterbank(n_mels, f_min, f_max), persistent=False)
 
@@ -72,9 +86,18 @@ class LogMel(nn.Module):
             return_complex=True,
         )
         power = spectrum.real.square() + spectrum.imag.square()
-        log_mel = (self.filters.T @ power).clamp(min=FLOOR).log()
-        lengths = self.output_length(audio_length)
+        mel, lengths = self.filters.T @ power, self.output_length(audio_length)
+        log_mel = mel.clamp(min=self._floor(mel, lengths)).log()
         return self.normalize(log_mel, lengths), lengths
+
+    def _floor(self, mel: Tensor, lengths: Tensor) -> Tensor:
+        """Of the power of each utterance, [B, 1, 1]."""
+        floor = mel.new_full((len(mel), 1, 1), FLOOR)
+        if self.floor_db is None:
+            return floor
+        total = mask_time(mel, lengths).sum(dim=(1, 2), keepdim=True)
+        mean = total / (self.n_mels * lengths.to(mel.device).view(-1, 1, 1))
+        return floor.maximum(mean * 10.0 ** (-self.floor_db / 10.0))
 
     @staticmethod
     def normalize(log_mel: Tensor, lengths: Tensor) -> Tensor:
