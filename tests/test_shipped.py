@@ -36,16 +36,25 @@ def test_the_manifest_has_every_shipped_file_as_it_is(monkeypatch):
     assert (SHIPPED / "model.safetensors").stat().st_size < MOST_BYTES
 
 
-@pytest.mark.parametrize("decoder", [None, {"name": "tuned", "which": None, "lm_path": None}])
-def test_it_writes_a_letter_at_most_in_silence_and_does_not_depend_on_the_batch(decoder):
+DECODERS = [None, {"name": "tuned", "which": None, "lm_path": None}]
+
+
+@pytest.mark.xfail(strict=True, reason="this model writes a letter, as its card says")
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_it_writes_nothing_in_silence(decoder):
+    recognizer = Recognizer.from_pretrained(SHIPPED, device="cpu", decoder=decoder)
+    assert recognizer.transcribe(np.zeros(SAMPLE_RATE, np.float32)).text.split() == []
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_it_does_not_depend_on_the_batch(decoder):
     recognizer = Recognizer.from_pretrained(SHIPPED, device="cpu", decoder=decoder)
     rng = np.random.default_rng(0)
     silence = np.zeros(SAMPLE_RATE, np.float32)
     speech = 0.1 * rng.standard_normal(2 * SAMPLE_RATE).astype(np.float32)
-    alone = recognizer.transcribe(speech).text.split()
-    together = [t.text.split() for t in recognizer.transcribe([silence, speech])]
-    assert "".join(together[0]) in ("", "a", "i")  # its card says so
-    assert together[1] == alone
+    alone = [recognizer.transcribe(clip).text.split() for clip in (silence, speech)]
+    together = recognizer.transcribe([silence, speech])
+    assert [t.text.split() for t in together] == alone
 
 
 @pytest.mark.slow
