@@ -117,10 +117,8 @@ def test_the_commands_are_those_of_the_rows_but_for_the_place_of_the_data(at_roo
         told = [word for word in shlex.split(row.command) if word != "&&"]
         places = [word for word in told if word.startswith("datasets.root=")]
         assert [w for w in shown if "root=" not in w] == [w for w in told if w not in places]
-        whole = {
-            place for place in places if place == "datasets.root=data"
-        }  # not one of its corpora
-        assert {w for w in shown if "root=" in w} <= whole | {
+        all_corpora = {"datasets.root=data"}.intersection(places)
+        assert {w for w in shown if "root=" in w} <= all_corpora | {
             f"datasets.root=data/{name}"
             for place in places
             for name in (Path(place.partition("=")[2]).name, row.train_data)

@@ -7,7 +7,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from asrlib.augmentations.waveform import WaveformAugmentation
+from asrlib.augmentations.waveform import WaveformAugmentation, fft_size
 from asrlib.data.audio import SAMPLE_RATE
 
 
@@ -37,7 +37,7 @@ class BandPass(WaveformAugmentation):
 
     def apply(self, audio, rng):
         low, high = rng.uniform(*self.low_hz), rng.uniform(*self.high_hz)
-        size = 1 << (len(audio) + SAMPLE_RATE // 10 - 1).bit_length()  # the ringing does not wrap
+        size = fft_size(len(audio) + SAMPLE_RATE // 10)  # the ringing does not wrap
         frequency = np.fft.rfftfreq(size, 1 / SAMPLE_RATE).astype(np.float32)
         frequency[0] = frequency[1]  # a mean is as inaudible as the lowest bin
         # in logarithms, for powers of a ratio overflow

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from asrlib.augmentations.recordings import Recordings
-from asrlib.augmentations.waveform import WaveformAugmentation
+from asrlib.augmentations.waveform import WaveformAugmentation, fft_size
 
 
 def mix_at_snr(audio: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
@@ -38,7 +38,7 @@ class ColoredNoise(WaveformAugmentation):
 
     def apply(self, audio, rng):
         snr_db, exponent = rng.uniform(*self.snr_db), rng.uniform(*self.exponents)
-        size = 1 << (len(audio) - 1).bit_length()  # other lengths may take ten times as long
+        size = fft_size(len(audio))
         spectrum = np.fft.rfft(rng.standard_normal(size, dtype=np.float32))
         frequency = np.arange(len(spectrum), dtype=np.float32)
         frequency[0] = 1.0  # the mean is as strong as the lowest frequency, not infinite

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from asrlib.augmentations.recordings import Recordings
-from asrlib.augmentations.waveform import WaveformAugmentation
+from asrlib.augmentations.waveform import WaveformAugmentation, fft_size
 from asrlib.data.audio import SAMPLE_RATE
 
 
@@ -18,8 +18,7 @@ def reverberate(audio: np.ndarray, response: np.ndarray, direct: int = 0) -> np.
     Args:
         direct: the sample of the response at which the direct sound arrives, which becomes time 0.
     """
-    length = len(audio) + len(response) - 1
-    size = 1 << (length - 1).bit_length()  # of a transform without wrap-around
+    size = fft_size(len(audio) + len(response) - 1)  # without wrap-around
     spectrum = np.fft.rfft(audio, size) * np.fft.rfft(response, size)
     heard = np.fft.irfft(spectrum, size)[direct : direct + len(audio)]
     power, heard_power = np.mean(audio**2), np.mean(heard**2)

@@ -14,6 +14,11 @@ from asrlib.data.audio import SAMPLE_RATE
 from asrlib.randomness import generator
 
 
+def fft_size(samples: int) -> int:
+    """The power of two that holds ``samples``: a transform of another size may take ten times as long."""
+    return 1 << (samples - 1).bit_length()
+
+
 class WaveformAugmentation:
     """Applies itself with probability ``p``; subclasses say how in ``apply``."""
 

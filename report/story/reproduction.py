@@ -64,7 +64,7 @@ def reproduce() -> Iterator[str]:
     final, others = rows("models"), rows("decoders")
     for name in dict.fromkeys(row.name for row in [*final, *others]):
         here = [row for row in final if row.name == name]
-        tested = list(dict.fromkeys(test for row in here for test in commands(row.command)[-1:]))
+        tested = [commands(row.command)[-1] for row in here]
         here = here or [row for row in others if row.name == name]
         yield f"### {name}"
         if costs := {row.seed: row for row in here if row.train_hours}:
