@@ -4,7 +4,7 @@ The draws are a few integers an utterance, made on the CPU from (seed, epoch, ut
 what an utterance loses does not depend on the batch or the rank that it fell into.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -110,12 +110,11 @@ class SpecAugment(SpectrogramAugmentation):
         bands = np.zeros((batch_size, n_mels, 1), dtype=bool)
         stretches = np.zeros((batch_size, 1, n_frames), dtype=bool)
         for i, (length, rng) in enumerate(zip(lengths.tolist(), rngs, strict=True)):
-            for _ in range(self.frequency_masks):
-                start, end = _interval(rng, n_mels, min(self.frequency_width, n_mels))
+            widest = min(self.frequency_width, n_mels)
+            for start, end in _intervals(rng, self.frequency_masks, n_mels, widest):
                 bands[i, start:end] = True
             longest = min(self.time_width, int(self.time_fraction * length))
-            for _ in range(self._time_masks(length)):
-                start, end = _interval(rng, length, longest)
+            for start, end in _intervals(rng, self._time_masks(length), length, longest):
                 stretches[i, :, start:end] = True
         bands, stretches = (
             torch.from_numpy(m).to(spectrogram.device, non_blocking=True)
@@ -129,10 +128,13 @@ class SpecAugment(SpectrogramAugmentation):
         return min(self.time_masks, int(self.time_mask_rate * length))
 
 
-def _interval(rng: np.random.Generator, size: int, longest: int) -> tuple[int, int]:
-    width = int(rng.integers(longest + 1))
-    start = int(rng.integers(size - width + 1))
-    return start, start + width
+def _intervals(
+    rng: np.random.Generator, count: int, size: int, longest: int
+) -> Iterator[tuple[int, int]]:
+    """Starts and ends, all drawn at once: one by one, a GPU would wait for many masks."""
+    widths = rng.integers(longest + 1, size=count)
+    starts = rng.integers(size - widths + 1)
+    return zip(starts.tolist(), (starts + widths).tolist(), strict=True)
 
 
 class SpectrogramAugmentations(nn.Module):

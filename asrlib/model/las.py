@@ -168,7 +168,9 @@ class Speller(nn.Module):
 
     def _mix(self, label: Tensor, logits: Tensor) -> Tensor:
         """[B, 1], some of them replaced by a label that is drawn from ``logits`` [B, 1, V]."""
-        drawn = torch.multinomial(logits.detach().squeeze(1).softmax(dim=-1), 1)
+        chances = logits.detach().squeeze(1).softmax(dim=-1)
+        # as torch.multinomial, but for its checks, at each of which a GPU would have to be waited for
+        drawn = (chances / torch.empty_like(chances).exponential_()).argmax(dim=-1, keepdim=True)
         replaced = torch.rand(label.shape, device=label.device) < self.sampling
         return torch.where(replaced, drawn, label)
 
