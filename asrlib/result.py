@@ -152,7 +152,8 @@ def load_results(path: Path | str) -> list[Result]:
 def markdown_table(paths: list[Path]) -> str:
     """The rows of ``paths`` as a Markdown table, best WER first within each test set.
 
-    Rows that differ by their seed alone are one line: means, with the range of the WER.
+    Rows that differ by their seed alone are one line: means, with the range of the WER. Rows that stand in
+    several files are one line, too, of the first of these.
     """
     header = (
         "| model | trained on | tested on | decoder | WER % (95 % interval) | CER % | parameters "
@@ -163,7 +164,10 @@ def markdown_table(paths: list[Path]) -> str:
         for row in load_results(path):
             key = path, row.test_data, row.system, row.name, row.decoder
             groups.setdefault(key, []).append(row)
-    entries = [(path, rows, _mean(rows, "wer")) for (path, *_), rows in groups.items()]
+    entries: list[tuple[Path, list[Result], float]] = []
+    for (path, *_), rows in groups.items():
+        if all(rows != others for _, others, _ in entries):
+            entries.append((path, rows, _mean(rows, "wer")))
     entries.sort(key=lambda entry: (entry[1][0].test_data, entry[2]))
     return "\n".join([header, *(_markdown_row(rows, path) for path, rows, _ in entries)])
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from asrlib.build import build_encoder
 from asrlib.model import Conformer, LogMel
-from asrlib.model.attention import SelfAttention, rotate, rotations
+from asrlib.model.attention import SelfAttention, attend, rotate, rotations
 from asrlib.model.conformer import SIZES, ConvolutionModule, Subsampling, add, real_frames
 from asrlib.model.dropout import Dropout, StochasticDepth
 from asrlib.text import BPETextEncoder, CTCTextEncoder
@@ -55,6 +55,14 @@ def test_attention_is_what_its_definition_says():
     scores = (query @ key.transpose(2, 3) / 12**0.5).masked_fill(~mask[:, None, None], -torch.inf)
     expected = layer.out((scores.softmax(-1) @ value).transpose(1, 2).reshape(2, 9, 24))
     torch.testing.assert_close(layer(x, rotations(9, 12), mask), expected)
+
+
+def test_heads_that_are_padded_for_a_gpu_attend_as_before():
+    query, key, value = torch.randn(3, 2, 4, 9, 36).unbind()
+    keys = (torch.arange(9) < torch.tensor([[9], [4]]))[:, None, None]
+    as_they_are, padded = (attend(query, key, value, keys, aligned) for aligned in (False, True))
+    assert padded.shape == query.shape
+    torch.testing.assert_close(padded, as_they_are)
 
 
 def test_padded_keys_are_never_attended():

@@ -19,7 +19,7 @@ from asrlib.model import MLP, AcousticModel, CTCLoss, DeepSpeech2, JointLoss, Lo
 from asrlib.model.features import HOP
 from asrlib.model.table import CONFIGS
 from asrlib.randomness import torch_seed
-from asrlib.text import CTCTextEncoder
+from asrlib.text import BLANK, CTCTextEncoder
 from tests.corpus import made_by_hand, say
 from tests.signals import hiss
 
@@ -120,7 +120,7 @@ def test_padding_does_not_change_an_output(case, monkeypatch):
     together = run(model, batch_of(clips(), TEXTS, kind))
     assert together["log_probs"].shape[2] == len(LABELS[kind])
     losses = []
-    monkeypatch.setattr(acoustic, "CPU_FRAMES", 1)  # alone, there is no padding at all
+    monkeypatch.setattr(acoustic, "FRAMES", 1)  # alone, there is no padding at all
     for i, (clip, text) in enumerate(zip(clips(), TEXTS, strict=True)):
         alone = run(model, batch_of([clip], [text], kind))
         length = int(alone["log_probs_length"])
@@ -182,15 +182,15 @@ def test_the_output_length_is_foretold(model):
 
 
 def test_the_output_length_of_samples_is_foretold(model, monkeypatch):
-    monkeypatch.setattr(acoustic, "CPU_FRAMES", 1)
+    monkeypatch.setattr(acoustic, "FRAMES", 1)
     batch = run(model, batch_of(clips(), TEXTS))
     foretold = model.output_length(batch["audio_length"])
     assert torch.equal(foretold, batch["log_probs_length"])
     assert int(foretold.max()) == batch["log_probs"].shape[1]
 
 
-def test_a_cpu_sees_few_shapes():
-    """oneDNN compiles kernels for each."""
+def test_an_encoder_sees_few_shapes():
+    """oneDNN compiles kernels for each, and cuDNN plans."""
     model = make("jasper")
     shapes = set()
     model.encoder.register_forward_pre_hook(lambda _, inputs: shapes.add(inputs[0].shape))
@@ -199,6 +199,17 @@ def test_a_cpu_sees_few_shapes():
         output = model(audio, torch.tensor([samples]))
         assert output["spectrogram"].shape[-1] == samples // HOP + 1
     assert shapes == {(1, N_MELS, 128)}
+
+
+@torch.no_grad()
+def test_digital_silence_is_blank_and_what_stands_beside_it_is_as_before(case):
+    model = make(*case)
+    speech, silence = clips()[-1], torch.zeros(SAMPLES[0])
+    together = run(model, batch_of([speech, silence], ["a", "t"], case[1]))
+    assert together["log_probs"][1].argmax(dim=1).eq(BLANK).all()
+    alone = run(model, batch_of([speech], ["a"], case[1]))["log_probs"]
+    torch.testing.assert_close(together["log_probs"][:1, : alone.shape[1]], alone, atol=1e-4, rtol=0)
+    assert alone.exp().max() < 0.99
 
 
 def test_probabilities_sum_to_one(model):

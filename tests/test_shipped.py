@@ -39,7 +39,6 @@ def test_the_manifest_has_every_shipped_file_as_it_is(monkeypatch):
 DECODERS = [None, {"name": "tuned", "which": None, "lm_path": None}]
 
 
-@pytest.mark.xfail(strict=True, reason="this model writes a letter, as its card says")
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_it_writes_nothing_in_silence(decoder):
     recognizer = Recognizer.from_pretrained(SHIPPED, device="cpu", decoder=decoder)

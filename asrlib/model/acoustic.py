@@ -7,8 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asrlib.model.features import HOP, LogMel
+from asrlib.text import BLANK
 
-CPU_FRAMES = 32  # of features; on a CPU their number is padded to a multiple of it
+FRAMES = 32  # of features, whose number is padded to a multiple of it
+SILENT = 1e-3  # what normalised features reach where nothing is above the floor: rounding
+IMPOSSIBLE = -100.0  # log probability
 
 Augment = Callable[[Tensor, Tensor], Tensor]
 
@@ -54,21 +57,28 @@ class AcousticModel(nn.Module):
         Of N of them, each makes a view of its own, and all outputs have N·B rows, view after view.
         ``labels`` may have ``text_encoded`` int [B, U], for what spells texts that are known.
 
-        On a CPU the encoder sees more padding: oneDNN compiles its kernels for each shape, which for
-        convolutions in bfloat16 takes longer than to compute with them. So T' is that of a multiple of
-        ``CPU_FRAMES``, and may be above all of ``log_probs_length``.
+        The encoder sees more padding, so that batches have few shapes: oneDNN compiles its kernels for
+        each of them, and cuDNN plans anew, about 50 ms a convolution and direction: both may take longer
+        than to compute. So T' is that of a multiple of ``FRAMES``, and may be above all of
+        ``log_probs_length``.
+
+        In evaluation an utterance of digital silence is all blank: no training has such, and what a model
+        makes of it is a guess.
         """
         spectrogram, lengths = self.features(audio, audio_length)
         if augment:
             spectrogram = torch.cat([change(spectrogram, lengths) for change in augment])
             lengths = lengths.repeat(len(augment))
         seen = {"spectrogram": spectrogram, "spectrogram_length": lengths}
-        if spectrogram.device.type == "cpu":
-            spectrogram = F.pad(spectrogram, (0, -spectrogram.shape[-1] % CPU_FRAMES))
-        if self.speller is None or labels is None or "text_encoded" not in labels:
-            return seen | self.encoder(spectrogram, lengths)
-        text = labels["text_encoded"].to(spectrogram.device, non_blocking=True)
-        return seen | self.encoder(spectrogram, lengths, text.repeat(max(len(augment), 1), 1))
+        known = []
+        if self.speller is not None and labels is not None and "text_encoded" in labels:
+            text = labels["text_encoded"].to(spectrogram.device, non_blocking=True)
+            known = [text.repeat(max(len(augment), 1), 1)]
+        spectrogram = F.pad(spectrogram, (0, -spectrogram.shape[-1] % FRAMES))
+        heard = self.encoder(spectrogram, lengths, *known)
+        if not self.training:
+            heard["log_probs"] = blank_if_silent(heard["log_probs"], spectrogram)
+        return seen | heard
 
     @property
     def device(self):
@@ -76,3 +86,11 @@ class AcousticModel(nn.Module):
 
     def parameter_count(self) -> int:
         return sum(p.numel() for p in self.parameters())
+
+
+def blank_if_silent(log_probs: Tensor, spectrogram: Tensor) -> Tensor:
+    """[B, T', V], certain of the blank where normalised features [B, F, T] are of digital silence."""
+    silent = spectrogram.abs().amax(dim=(1, 2)) < SILENT
+    blank = log_probs.new_full(log_probs.shape[-1:], IMPOSSIBLE)
+    blank[BLANK] = 0.0
+    return torch.where(silent.view(-1, 1, 1), blank, log_probs)

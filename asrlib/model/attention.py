@@ -13,6 +13,8 @@ Design choices:
   and cosines applied to halves.
 * On a CPU the attention itself is float32 also under autocast: the backward pass of its bfloat16
   kernel takes two to three times as long (torch 2.11).
+* On a GPU heads are padded with zeros to a multiple of ``ALIGNED`` values. Those of Conformer s have 36,
+  for which there is no fused kernel with a mask: all scores were held in memory (H100, torch 2.11).
 * No dropout of attention weights: it excludes the fused kernel on a CPU, at twice the time.
 """
 
@@ -20,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+ALIGNED = 8  # values
 BASE = 10_000.0  # wavelengths go from 2π frames to 2π · BASE, as in the paper
 
 
@@ -66,5 +69,15 @@ class SelfAttention(nn.Module):
             query, key = rotate(x[:, :, :2].float(), by).to(dtype).transpose(1, 3).unbind(2)
             value = x[:, :, 2].to(dtype).transpose(1, 2)
             keys = None if mask is None else mask[:, None, None, :]
-            y = F.scaled_dot_product_attention(query, key, value, attn_mask=keys)
+            y = attend(query, key, value, keys, aligned=x.device.type != "cpu")
         return self.out(y.transpose(1, 2).flatten(2))
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, keys: Tensor | None, aligned: bool) -> Tensor:
+    """[B, H, T, head_width] → the same; ``keys`` as ``attn_mask`` of the fused kernel."""
+    width = query.shape[-1]
+    padding = -width % ALIGNED if aligned else 0
+    if padding:
+        query, key, value = (F.pad(x, (0, padding)) for x in (query, key, value))
+    y = F.scaled_dot_product_attention(query, key, value, attn_mask=keys, scale=width**-0.5)
+    return y[..., :width]

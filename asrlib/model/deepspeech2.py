@@ -16,6 +16,7 @@ Design choices, where this differs from the paper:
   train without a schedule of their own.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -101,8 +102,13 @@ class BidirectionalLayer(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """[B, T', D], frames [B] → [B, T', hidden]; what stands beyond a length has no meaning."""
         normed = self.norm(x)
-        backward = self.backward_rnn(reverse_rows(normed, lengths))[0]
-        y = self.forward_rnn(normed)[0] + reverse_rows(backward, lengths)
+        exact = nullcontext()
+        if normed.device.type == "cpu" and isinstance(self.forward_rnn, nn.LSTM):
+            # oneDNN has an LSTM in bfloat16 for processors with AVX-512 alone
+            exact, normed = torch.autocast("cpu", enabled=False), normed.float()
+        with exact:
+            backward = self.backward_rnn(reverse_rows(normed, lengths))[0]
+            y = self.forward_rnn(normed)[0] + reverse_rows(backward, lengths)
         y = self.dropout(y)
         return x + y if self.residual else y
 
