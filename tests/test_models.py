@@ -208,7 +208,9 @@ def test_digital_silence_is_blank_and_what_stands_beside_it_is_as_before(case):
     together = run(model, batch_of([speech, silence], ["a", "t"], case[1]))
     assert together["log_probs"][1].argmax(dim=1).eq(BLANK).all()
     alone = run(model, batch_of([speech], ["a"], case[1]))["log_probs"]
-    torch.testing.assert_close(together["log_probs"][:1, : alone.shape[1]], alone, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        together["log_probs"][:1, : alone.shape[1]], alone, atol=1e-4, rtol=0
+    )
     assert alone.exp().max() < 0.99
 
 

@@ -5,20 +5,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from asrlib.result import load_results, markdown_table, save_results
+from report.attention import ctc_frames
 from report.augmentations import report
 from report.faults import bad_days, stops
+from report.story.evidence import kind
 from tests.corpus import say
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.glob("report/results/*.json"))
 BENCHES = [path for path in FILES if path.name.startswith("bench-")]
-DECODERS = [path for path in FILES if path.name.endswith("-decoders.json")]
-ABLATIONS = [path for path in FILES if path.name.endswith("-ablation.json")]
 FAULTS = Path("report/results/faults.json")
-MODELS = [path for path in FILES if path not in [FAULTS, *BENCHES, *DECODERS, *ABLATIONS]]
-TABLES = {"models": MODELS, "decoders": DECODERS, "ablations": ABLATIONS}
+KINDS = ("models", "decoders", "ablations")
+TABLES = {name: [path for path in FILES if kind(path) == name] for name in KINDS}
 MEASURED = {"system", "seconds", "audio_seconds", "peak_mb", "commit", "command", "date"}
 FIELDS = {  # of each row of a bench, beside those
     "bench-decode": {"decoder", "wer", "data", "threads"},
@@ -29,7 +30,10 @@ FIELDS = {  # of each row of a bench, beside those
 }
 
 
-@pytest.mark.parametrize("path", MODELS + DECODERS + ABLATIONS, ids=lambda path: path.name)
+WITH_ROWS = [path for paths in TABLES.values() for path in paths]
+
+
+@pytest.mark.parametrize("path", WITH_ROWS, ids=lambda path: path.name)
 def test_every_published_row_keeps_to_the_schema(path):
     for row in load_results(ROOT / path):
         assert not row.commit.endswith("+"), "from a working tree that no commit holds"
@@ -49,6 +53,15 @@ def test_the_readme_shows_the_published_rows(paths, monkeypatch):
     assert markdown_table(paths) in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def test_a_label_s_time_on_ctc_s_best_path_is_its_spike():
+    spikes = {2: 5, 3: 5, 6: 7, 9: 7}  # frame → label: the first is held for two frames
+    probabilities = torch.full((12, 9), 0.01)
+    for frame in range(12):
+        probabilities[frame, spikes.get(frame, 0)] = 0.9
+    frames = ctc_frames(probabilities.log(), torch.tensor([5, 7, 7]))
+    assert frames.tolist() == [2.5, 6.0, 9.0]
+
+
 def test_every_fault_was_injected_and_what_was_promised_was_kept():
     rows = json.loads((ROOT / FAULTS).read_text())
     assert [row["fault"] for row in rows] == [*stops.FAULTS, *bad_days.FAULTS]
@@ -61,7 +74,7 @@ def test_every_fault_was_injected_and_what_was_promised_was_kept():
 
 
 def test_rows_of_several_seeds_are_one_line_with_their_mean_and_range(tmp_path):
-    (row, *_) = load_results(ROOT / MODELS[0])
+    (row, *_) = load_results(ROOT / TABLES["models"][0])
     other = replace(row, seed=7, wer=0.0, substitutions=0, deletions=0, insertions=0)
     save_results(tmp_path / "rows.json", [row, other, replace(row, name="another")])
     both, one = markdown_table([tmp_path / "rows.json"]).splitlines()[2:]  # by WER

@@ -180,9 +180,29 @@ def _rounded(entry: dict) -> dict:
 
 
 def attention() -> Iterator[str | Picture]:
-    """Where the speller looked, if there are pictures of it."""
-    found = sorted((FIGURES / "attention").glob("*.png"))
+    """Where the speller looked: what was measured on dev, and pictures, if there are any."""
+    measures, found = measured("attention"), sorted((FIGURES / "attention").glob("*.png"))
+    if measures or found:
+        yield "### Attention"
+    if measures:
+        yield (
+            "`python -m report.attention`: the true labels are given. A step is in order if it looks, "
+            "most of all, at no earlier frame than the last; an utterance is, if 95 % of its steps "
+            "are. CTC's time of a label is that of its best path."
+        )
+        yield table(
+            {
+                "model": f"`{row['name']}`",
+                "data": row["test_data"],
+                "#utterances": row["utterances"],
+                "#steps in order, %": f"{100 * row['steps_in_order']:.1f}",
+                "#utterances in order, %": f"{100 * row['utterances_in_order']:.1f}",
+                "#from CTC's time, median, s": f"{row['median_seconds_from_ctc']:.2f}",
+                "#90 % within, s": f"{row['p90_seconds_from_ctc']:.2f}",
+            }
+            for row in measures
+        )
     if found:
-        yield "### Attention\n\nEach row of a picture is a label, each column an encoder frame."
+        yield "Each row of a picture is a label, each column an encoder frame; red is CTC's time."
         for path in found:
             yield Picture(path, f"Attention: {path.stem}")

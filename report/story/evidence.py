@@ -45,12 +45,14 @@ class Picture:
 
 
 def kind(path: Path) -> str:
-    """Of a file of results: "models", "decoders", "ablations", or "measurements", which have no rows."""
-    if path.stem == "faults" or path.stem.startswith("bench-"):
+    """Of a file of results: "models", "decoders", "ablations" (and searches), or "measurements", which have
+    no rows."""
+    if path.stem in ("faults", "attention") or path.stem.startswith("bench-"):
         return "measurements"
     if path.stem.endswith("-decoders"):
         return "decoders"
-    return "ablations" if "ablation" in path.stem else "models"
+    tried = "ablation" in path.stem or path.stem.startswith("search-")
+    return "ablations" if tried else "models"
 
 
 def files(*kinds: str) -> list[Path]:
@@ -67,7 +69,7 @@ def results_table(*kinds: str) -> str:
 
 
 def measured(name: str) -> list[dict]:
-    """The rows of a bench, of faults or of corpora; none where there is no such file."""
+    """The rows of a bench, of faults, attention or corpora; none where there is no such file."""
     path = REPORT / f"{name}.json" if name == "corpora" else RESULTS / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
