@@ -106,6 +106,26 @@ def test_the_language_model_decides_between_what_sounds_alike(arpa):
     assert decode_one(BeamDecoder(CHARACTERS, lm_path=arpa), log_probs).text == "a ab"
 
 
+def test_a_word_that_has_begun_counts_as_the_most_frequent_that_begins_so(arpa):
+    # b is a little more probable than a, but the words with a are much more so; later only a goes on
+    log_probs = peaked([1, 3, 2, 3, 1], 4, height=40.0)
+    log_probs[0] = torch.tensor([1e-9, 0.45, 0.55 - 1e-9, 1e-9]).log()
+    narrow = {"beam_width": 1, "beta": 0.0, "lm_path": arpa}
+    assert decode_one(BeamDecoder(CHARACTERS, **narrow, alpha=0.0), log_probs).text == "b b a"
+    assert decode_one(BeamDecoder(CHARACTERS, **narrow, alpha=1.0), log_probs).text == "a b a"
+    lm = ngram.NGram(arpa)
+    alone = [math.log(10) * score for score in (-0.7, -1.1, -1.3, -1.5)]  # a, ab, bba, unknown
+    begun = {b"": alone[0], b"a": alone[0], b"ab": alone[1], b"bba": alone[2]}
+    trie, letters = lm.vocabulary.tolist(), {0: b""}
+    for prefix in range(len(trie) - 1):
+        for longer in range(trie[prefix][1], trie[prefix + 1][1]):
+            letters[longer] = letters[prefix] + bytes([trie[longer][0]])
+    for prefix, spelled in letters.items():
+        if spelled in begun:
+            assert lm.ahead[prefix] == pytest.approx(begun[spelled], abs=1e-6)
+    assert lm.ahead[-1] == pytest.approx(alone[3], abs=1e-6)
+
+
 def test_weights_may_be_set_between_calls(arpa):
     log_probs = random_log_probs(5, 4, 1)
     decoder = BeamDecoder(CHARACTERS, lm_path=arpa, **EXACT)

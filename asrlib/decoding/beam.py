@@ -136,6 +136,7 @@ class BeamDecoder:
             letters=np.frombuffer(b"".join(written), np.uint8).copy(),
             starts=np.cumsum([0, *map(len, written)]),
             vocabulary=self.lm.vocabulary if self.lm else vocabulary_trie([]),
+            ahead=self.lm.ahead if self.lm else np.zeros(2),
             width=self.beam_width,
             skip_above=math.log(self.blank_skip_threshold),
             token_min=float(self.token_min_logp),

@@ -16,7 +16,7 @@ import numpy as np
 
 from asrlib.decoding.prefix_layout import ANSWER, Table
 from asrlib.decoding.prefix_search import EMPTY, insert
-from asrlib.decoding.vocabulary import vocabulary_trie
+from asrlib.decoding.vocabulary import UNKNOWN, best_below, vocabulary_trie
 from asrlib.language_model import prepared
 
 LN_10 = log(10)  # KenLM's logarithms are decimal
@@ -40,6 +40,8 @@ class NGram:
 
     Attributes:
         vocabulary: PREFIX, the trie of all its words.
+        ahead: float64 [prefixes + 1], the best ln p(word) without a history below each prefix of the
+            trie, and at last that of an unknown word.
         table: what KenLM has been asked so far.
 
     Raises:
@@ -55,7 +57,16 @@ class NGram:
         self._new_state = State
         self._names = ["<unk>", *words]
         self.vocabulary = vocabulary_trie(words)
+        alone = np.array([LN_10 * score for score in self._without_history()])
+        self.ahead = np.append(best_below(self.vocabulary, alone), alone[UNKNOWN])
         self.forget()
+
+    def _without_history(self) -> Iterator[float]:
+        """log10 p of each word on its own, as words are numbered."""
+        nothing, after = self._new_state(), self._new_state()
+        self._model.NullContextWrite(nothing)
+        for name in self._names:
+            yield self._model.BaseScore(nothing, name, after)
 
     def forget(self) -> None:
         """Starts with an empty table; the numbers of states change."""

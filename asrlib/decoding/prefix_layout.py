@@ -17,6 +17,7 @@ NODE = np.dtype(
         ("lm", np.float64),  # score of the finished words
         ("close", np.float64),  # score of the word, should it end here; NaN: not known yet
         ("sure", np.float64),  # of that, what does not depend on the language model
+        ("ahead", np.float64),  # guess of it, for as long as the word is not at its end
     ],
     align=True,
 )
@@ -31,7 +32,7 @@ BEAM = np.dtype(
         ("both", np.float64),
         ("best_blank", np.float64),  # ln p of the best one
         ("best_label", np.float64),
-        ("total", np.float64),  # both, with the language model's score
+        ("total", np.float64),  # both, with the language model's score and the look-ahead
     ],
     align=True,
 )
@@ -53,6 +54,9 @@ class Rules(NamedTuple):
     letters: np.ndarray  # uint8: the bytes that the labels add to a word
     starts: np.ndarray  # int64 [V + 1]: where each label's begin
     vocabulary: np.ndarray  # PREFIX: the trie of the language model's words
+    ahead: (
+        np.ndarray
+    )  # float64 [prefixes + 1]: the best ln p(word) below each; last, of an unknown word
     width: int
     skip_above: float
     token_min: float

@@ -12,7 +12,10 @@
   where it was once they are there. Thus arguments pass into compiled code once an utterance, which
   takes as long as several frames, and what it works on never leaves it.
 * The word being written is followed through a trie of the vocabulary. A word outside of it is charged
-  its offset as soon as no word begins so.
+  its offset as soon as no word begins so. Until it ends, a word counts as the most frequent one that
+  begins so (look-ahead: Steinbiss et al., "Improvements in beam search", ICSLP 1994; Ortmanns et al. 1996):
+  else prefixes would be compared of which some have paid for their last word and some have not. Of scores
+  it is no part.
 
 Sums are float64. Compiled by numba: the work is a few operations on each of beams × labels, with
 merges in between, slow in Python and awkward in tensors. It stands in one file, since numba's cache
@@ -75,6 +78,12 @@ def _child(parent, token, nodes):
 
 
 @njit(cache=True)
+def _ahead(spelled, ahead, alpha, beta):
+    """The look-ahead at a prefix of the vocabulary, or EMPTY."""
+    return alpha * ahead[len(ahead) - 1 if spelled == EMPTY else spelled] + beta
+
+
+@njit(cache=True)
 def _make(child, parent, token, rules, nodes):
     """Makes that node, as number ``child``."""
     old, new = nodes[parent], nodes[child]
@@ -93,6 +102,11 @@ def _make(child, parent, token, rules, nodes):
         new.lm += rules.unknown
     elif spelled > ROOT and rules.vocabulary[spelled].word == UNKNOWN:
         new.sure += rules.unknown
+    new.ahead = _ahead(spelled, rules.ahead, rules.alpha, rules.beta)
+    if not rules.ends_word[
+        token
+    ]:  # also where unknown words are more probable than those that begin so
+        new.ahead = min(new.ahead, old.ahead)
 
 
 @njit(cache=True)
@@ -132,7 +146,7 @@ def _stay(scores, beams, nodes, candidates):
         new.best_label = old.best_label + scores[node.token]
         new.label_emission = old.label_emission
         new.both = _add(new.blank, new.label)
-        new.total = new.both + node.lm
+        new.total = new.both + (node.lm + node.ahead)
         best = max(best, new.total)
     return best
 
@@ -172,13 +186,14 @@ def _close_words(scores, tokens, floor, rules, table, beams, nodes, questions):
         The number of questions.
     """
     asked, ender = 0, -np.inf  # the most probable
+    next_word = _ahead(ROOT, rules.ahead, rules.alpha, rules.beta)
     for token in tokens:
         if rules.ends_word[token]:
             ender = max(ender, scores[token])
     for i in range(len(beams) if ender > -np.inf else 0):
         beam = beams[i]
         node = nodes[beam.node]
-        bound = beam.both + ender + (node.lm + node.sure)
+        bound = beam.both + ender + (node.lm + node.sure + next_word)
         if np.isnan(node.close) and bound >= floor:
             asked = _close(node, rules, table, questions, asked)
     return asked
@@ -191,7 +206,7 @@ def _extend(scores, tokens, best, rules, beams, nodes, made, candidates):
     Returns:
         The numbers of candidates and of nodes made, and the best total.
     """
-    count = len(beams)
+    count, next_word = len(beams), _ahead(ROOT, rules.ahead, rules.alpha, rules.beta)
     for i in range(len(beams)):
         beam = beams[i]
         node = nodes[beam.node]
@@ -200,7 +215,8 @@ def _extend(scores, tokens, best, rules, beams, nodes, made, candidates):
             token = tokens[j]
             again = token == node.token  # only after a blank is it another label
             score = (beam.blank if again else beam.both) + scores[token]
-            bound = score + (node.lm + (node.close if rules.ends_word[token] else 0.0))
+            ahead = node.close + next_word if rules.ends_word[token] else node.ahead
+            bound = score + (node.lm + ahead)
             if not (bound > -np.inf and bound >= best + rules.prune):  # nor if close is NaN
                 continue
             child = _child(beam.node, token, nodes)
@@ -220,7 +236,7 @@ def _extend(scores, tokens, best, rules, beams, nodes, made, candidates):
                 new.best_label, new.fresh = best_before + scores[token], True
                 new.label_emission = beam.label_emission if through_label else beam.blank_emission
             new.both = _add(new.blank, new.label)
-            new.total = new.both + nodes[child].lm
+            new.total = new.both + (nodes[child].lm + nodes[child].ahead)
             best = max(best, new.total)
     return count, made, best
 
@@ -286,12 +302,13 @@ def _trace(beam, nodes, emissions, path):
 
 
 @njit(cache=True)
-def _begin(beams, nodes):
+def _begin(rules, beams, nodes):
     """Before the first frame: the empty prefix alone, with probability 1."""
     root, beam = nodes[ROOT], beams[0]
     root.parent = root.child = root.sibling = EMPTY
     root.token, root.beam = BLANK, 0
     root.spelled, root.state, root.lm, root.close, root.sure = ROOT, 0, 0.0, np.nan, 0.0
+    root.ahead = _ahead(ROOT, rules.ahead, rules.alpha, rules.beta)
     beam.node, beam.fresh, beam.blank_emission, beam.label_emission = ROOT, False, EMPTY, EMPTY
     beam.blank = beam.both = beam.best_blank = beam.total = 0.0
     beam.label = beam.best_label = -np.inf
@@ -317,7 +334,7 @@ def best_prefixes(log_probs, rules, table, questions, found):
     """
     nodes, beams = np.empty(FIRST_NODES, NODE), np.empty(rules.width, BEAM)
     emissions = np.empty(len(log_probs) * rules.width, EMISSION)
-    _begin(beams, nodes)
+    _begin(rules, beams, nodes)
     size, made, emitted = 1, 1, 0  # of the beam, the nodes and the emissions
     for frame in range(len(log_probs)):
         if log_probs[frame, BLANK] > rules.skip_above:

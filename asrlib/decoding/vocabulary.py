@@ -55,3 +55,15 @@ def _trie(letters, starts):
         node += 1
     trie[count].first = count
     return trie[: count + 1].copy()
+
+
+@njit(cache=True)
+def best_below(trie, scores):
+    """float64 [prefixes]: the best of ``scores`` [words + 1] among the words that begin with each."""
+    best = np.full(len(trie) - 1, -np.inf)
+    for node in range(len(best) - 1, -1, -1):
+        if trie[node].word != UNKNOWN:
+            best[node] = scores[trie[node].word]
+        for longer in range(trie[node].first, trie[node + 1].first):
+            best[node] = max(best[node], best[longer])
+    return best
