@@ -69,7 +69,7 @@ class SelfAttention(nn.Module):
             query, key = rotate(x[:, :, :2].float(), by).to(dtype).transpose(1, 3).unbind(2)
             value = x[:, :, 2].to(dtype).transpose(1, 2)
             keys = None if mask is None else mask[:, None, None, :]
-            y = attend(query, key, value, keys, aligned=x.device.type != "cpu")
+            y = attend(query, key, value, keys, aligned=x.is_cuda)
         return self.out(y.transpose(1, 2).flatten(2))
 
 
