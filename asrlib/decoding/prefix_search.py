@@ -1,8 +1,9 @@
 """The compiled part of the beam decoder: CTC prefix search over one utterance.
 
 * A prefix is a node of a trie, so extending one is an index, not a copy, and two ways to the same
-  labels meet in the same node. Each prefix in the beam has the probability of all its paths that end
-  in a blank and of all that end in its last label (Graves 2008, section 7.4; Hannun et al. 2014).
+  labels meet in the same node; those that never come into the beam are forgotten. Each prefix in the
+  beam has the probability of all its paths that end in a blank and of all that end in its last label
+  (Graves 2008, section 7.4; Hannun et al. 2014).
 * Beside the sums runs the best single path, which dates the tokens. Its dates form a second trie.
 * A frame that is almost surely blank only lets prefixes stay, so that equal labels on both sides of
   it are still two labels. Elsewhere, labels that the frame makes improbable are not tried; nor is the
@@ -257,6 +258,30 @@ def _keep(candidates, floor, width):
 
 
 @njit(cache=True)
+def _forget(first, made, candidates, kept, nodes):
+    """Moves those of the nodes from ``first`` on that are ``kept`` together, over the others; how many
+    nodes there then are. They have no children yet, and the youngest stand first among siblings."""
+    for node in range(first, made):
+        nodes[node].beam = EMPTY
+        parent = nodes[nodes[node].parent]
+        while parent.child >= first:
+            parent.child = nodes[parent.child].sibling
+    for i in range(len(kept)):
+        if candidates[kept[i]].node >= first:
+            nodes[candidates[kept[i]].node].beam = i
+    end = first
+    for node in range(first, made):
+        place = nodes[node].beam
+        if place != EMPTY:
+            nodes[end] = nodes[node]
+            parent = nodes[nodes[end].parent]
+            nodes[end].sibling, parent.child = parent.child, end
+            candidates[kept[place]].node = end
+            end += 1
+    return end
+
+
+@njit(cache=True)
 def _replace(frame, candidates, kept, size, beams, nodes, emissions, emitted):
     """Makes the ``kept`` candidates the beam, which had ``size``; the number of emissions."""
     for i in range(size):
@@ -352,10 +377,12 @@ def best_prefixes(log_probs, rules, table, questions, found):
                 return
             insert(table, questions[:asked])
             _close_words(scores, tokens, floor, rules, table, beams[:size], nodes, questions)
+        first = made
         count, made, best = _extend(
             scores, tokens, best, rules, beams[:size], nodes, made, candidates
         )
         kept = _keep(candidates[:count], best + rules.prune, rules.width)
+        made = _forget(first, made, candidates, kept, nodes)
         emitted = _replace(frame, candidates, kept, size, beams, nodes, emissions, emitted)
         size = len(kept)
     asked = _end(rules, table, beams[:size], nodes, questions)
