@@ -118,7 +118,7 @@ def budget() -> Iterator[str]:
         f"measured, sessions of {budgets.SESSION_HOURS:g} hours and {budgets.WEEK_HOURS:g} hours "
         "a week (`python -m report.budget`)."
     )
-    yield budgets.table()
     if gpu:
         file = link("report/results/bench-gpu.json")
         yield f"Measured on a GPU: {file} ({gpu[0]['device']}, {len(gpu)} checks)."
+    yield budgets.table()
