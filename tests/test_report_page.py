@@ -105,7 +105,7 @@ def test_every_published_row_is_on_the_page(at_root):
     assert found
     for row in found:
         assert (
-            f"asrlib {row.name} | {row.train_data} | {row.test_data} | {row.decoder} |"
+            f"{row.system} {row.name} | {row.train_data} | {row.test_data} | {row.decoder} |"
             in committed()
         )
 
