@@ -123,25 +123,24 @@ class WaveformAugmentations:
         self.from_epoch, self.fixed = from_epoch, fixed
 
     def __call__(self, audio: np.ndarray, epoch: int, utterance_id: str) -> np.ndarray:
-        if self._begun(epoch):
-            for name, augmentation in self.augmentations.items():
-                audio = augmentation(audio, self._rng(epoch, utterance_id, name))
+        for augmentation, rng in self._draws(epoch, utterance_id):
+            audio = augmentation(audio, rng)
         return np.ascontiguousarray(audio, dtype=np.float32)
 
     def duration_factor(self, epoch: int, utterance_id: str) -> float:
         """Duration after / before, so that batches can be filled by what they will really hold."""
         factor = 1.0
-        for name, augmentation in self.augmentations.items():
-            if isinstance(augmentation, Speed) and self._begun(epoch):
-                factor /= augmentation.factor(self._rng(epoch, utterance_id, name))
+        for speed, rng in self._draws(epoch, utterance_id, Speed):
+            factor /= speed.factor(rng)
         return factor
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({vars(self)})"
 
-    def _begun(self, epoch: int) -> bool:
-        return (0 if self.fixed else epoch) >= self.from_epoch
-
-    def _rng(self, epoch: int, utterance_id: str, name: str) -> np.random.Generator:
-        """Of the draws of one augmentation."""
-        return generator(self.seed, 0 if self.fixed else epoch, utterance_id, name)
+    def _draws(self, epoch, utterance_id, kind=object):
+        """Each augmentation of a ``kind`` that has begun, with the generator of its draws."""
+        epoch = 0 if self.fixed else epoch
+        if epoch >= self.from_epoch:
+            for name, augmentation in self.augmentations.items():
+                if isinstance(augmentation, kind):  # a generator is not for nothing
+                    yield augmentation, generator(self.seed, epoch, utterance_id, name)

@@ -54,9 +54,7 @@ class Rules(NamedTuple):
     letters: np.ndarray  # uint8: the bytes that the labels add to a word
     starts: np.ndarray  # int64 [V + 1]: where each label's begin
     vocabulary: np.ndarray  # PREFIX: the trie of the language model's words
-    ahead: (
-        np.ndarray
-    )  # float64 [prefixes + 1]: the best ln p(word) below each; last, of an unknown word
+    ahead: np.ndarray  # float64 [prefixes + 1]: NGram's
     width: int
     skip_above: float
     token_min: float
