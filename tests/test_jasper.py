@@ -52,6 +52,14 @@ def test_sizes_grow(kind, sizes):
     assert counts == sorted(counts)
 
 
+def test_quartznets_kernels_begin_narrow_and_keep_their_power():
+    torch.manual_seed(0)
+    layer = MaskedConv1d(512, 8, kernel=75, separable=True)
+    power = layer.conv[0].weight.detach().square()
+    assert power.sum(dim=-1).mean() == pytest.approx(1, rel=0.1)
+    assert power[..., 33:42].sum() > 0.99 * power.sum()
+
+
 @pytest.mark.parametrize("kind", [Jasper, QuartzNet])
 def test_a_size_that_does_not_exist_is_an_error_that_names_it(kind):
     with pytest.raises(ValueError, match=f"{kind.__name__} .*'xs'.*'5x4'"):

@@ -19,6 +19,10 @@ Design choices:
   which ReLU and dropout keep and the sum of residuals, too. So every convolution over time sees zeros
   beyond an utterance, as if it were alone.
 * ReLU as in the papers, without the clipping of their first implementations.
+* QuartzNet's kernels of 33 to 87 frames begin narrow. White ones, five between two residuals and one
+  of 174 frames before the head, spread each sound over seconds, and CTC finds no alignment before
+  they have learned not to: on AN4 the training loss of a 5x5 of half the width after 1,850 steps is
+  1.1 instead of 2.2.
 * On a CPU a convolution over so few frames that some tap meets nothing but padding is float32 also
   under autocast: oneDNN's bfloat16 kernels may leave the gradient of such a tap as it was in memory.
 """
@@ -92,6 +96,15 @@ QUARTZNET_SIZES = {
 }
 
 
+def _localize(weight: Tensor, width: float = 1.5) -> None:
+    """Random kernels [C, 1, K] begin as a Gaussian window of ``width`` frames, of the same power."""
+    kernel = weight.shape[-1]
+    taps = torch.arange(kernel, dtype=weight.dtype, device=weight.device) - kernel // 2
+    window = torch.exp(-0.5 * (taps / width) ** 2)
+    with torch.no_grad():
+        weight.mul_(window * (kernel / window.square().sum()).sqrt())
+
+
 class MaskedConv1d(nn.Module):
     """Convolution over time, full or separable, and batch norm of the real frames."""
 
@@ -121,6 +134,8 @@ class MaskedConv1d(nn.Module):
             if isinstance(module, Conv1d):
                 # ReLU halves the power and a residual doubles it: the untrained stack keeps its scale
                 nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+        if separable and kernel > 1:
+            _localize(self.conv[0].weight)
         self.norm = MaskedBatchNorm1d(out_channels)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
