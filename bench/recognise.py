@@ -1,13 +1,15 @@
 """Whole recognisers on the same recordings and the same machine: speed, memory, WER.
 
 python -m bench.recognise inferencer.from_pretrained=CHECKPOINT datasets=NAME inferencer.part=val \\
-    [+out=FILE] [inferencer.result_path=FILE]
+    [+systems=[asrlib,pocketsphinx]] [+out=FILE] [inferencer.result_path=FILE]
 
 The arguments are those of inference.py. Beside asrlib with ``decoder=greedy`` and ``decoder=tuned`` stands
 PocketSphinx (pip install pocketsphinx) with its default English model. Each runs alone, and may use all
 cores: ours by its threads and its loader, PocketSphinx by one process for each. Seconds are wall time from
 the first file to the last text, reading and decompression included; what is loaded before, and compiled by
-one second of silence, is not. Memory is the sum of the peaks of a system's processes.
+one second of silence, is not. Memory is the most that our processes hold together at one time, looked up
+ten times a second, where pages that they share count once (Linux's PSS); of PocketSphinx's processes it is
+what each peak is above what was there before PocketSphinx was loaded.
 
 ``inferencer.result_path`` gets PocketSphinx's rows; ours are inference.py's.
 """
@@ -15,12 +17,13 @@ one second of silence, is not. Memory is the sum of the peaks of a system's proc
 import json
 import multiprocessing
 import os
-import resource
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 from omegaconf import DictConfig, OmegaConf
 
 from asrlib.configs import compose
@@ -30,6 +33,35 @@ from asrlib.files import write_atomically
 from asrlib.metrics import ErrorRate
 from asrlib.result import Result, add_result, command_line, current_commit, now, scores
 from bench.train import in_a_process, peak_mb, processor
+
+SYSTEMS = ("asrlib", "pocketsphinx")
+RUNS = (("asrlib", "greedy"), ("asrlib", "tuned"), ("pocketsphinx", "greedy"))  # and a decoder
+
+
+class MemoryWatch:
+    """``peak_mb``: the most that this process's descendants held together while the block ran."""
+
+    def __enter__(self) -> "MemoryWatch":
+        self.peak_mb, self._ended = 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.1):
+            held = map(_shared_once_mb, psutil.Process().children(recursive=True))
+            self.peak_mb = max(self.peak_mb, sum(held))
+
+
+def _shared_once_mb(process: psutil.Process) -> float:
+    try:
+        return process.memory_full_info().pss / 2**20
+    except psutil.NoSuchProcess:  # it has just ended
+        return 0.0
 
 
 def asrlib(config: DictConfig) -> dict:
@@ -43,7 +75,6 @@ def asrlib(config: DictConfig) -> dict:
     return {
         "seconds": time.perf_counter() - started,
         "audio_seconds": sum(u.duration for u in evaluation.utterances.values()),
-        "peak_mb": peak_mb() + peak_mb(resource.RUSAGE_CHILDREN),
         "errors": evaluation.errors,
         "decoder": inferencer.decoder.name,
     }
@@ -125,11 +156,13 @@ def result(found: dict, about: dict) -> Result:
 def main() -> None:
     arguments = sys.argv[1:]
     rows = []
-    for system, decoder in (("asrlib", "greedy"), ("asrlib", "tuned"), ("pocketsphinx", "greedy")):
+    for system, decoder in RUNS:
         config = compose("inference", *arguments, f"decoder={decoder}")
         OmegaConf.resolve(config)
         result_path, config.inferencer.result_path = config.inferencer.result_path, None
         config.inferencer.show = 0
+        if system not in config.get("systems", SYSTEMS):
+            continue
         about = {
             "data": f"{config.datasets.name} {config.inferencer.part}",
             "device": f"cpu ({processor()})",
@@ -138,7 +171,9 @@ def main() -> None:
             "command": command_line(),
             "date": now(),
         }
-        found = in_a_process(measure, system, config)
+        with MemoryWatch() as memory:
+            found = in_a_process(measure, system, config)
+        found.setdefault("peak_mb", memory.peak_mb)
         if system == "pocketsphinx" and result_path:
             add_result(result_path, result(found, about))
         wer = found.pop("errors").wer
