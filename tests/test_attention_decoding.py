@@ -376,3 +376,37 @@ def test_words_are_scored_by_the_language_model_where_they_end(lm_path, weight, 
     for hypothesis, (score, text) in zip(found[:5], scored, strict=False):
         assert tuple(hypothesis.tokens) == text
         assert hypothesis.score == pytest.approx(score, abs=1e-4)
+
+
+@pytest.mark.parametrize("encoder", [CTCTextEncoder("abhgint "), made_by_hand()])
+def test_an_unfinished_word_counts_as_the_most_frequent_that_begins_so(lm_path, encoder):
+    from asrlib.decoding.word_fusion import WordFusion
+
+    alpha, beta, offset = 0.6, 1.2, -4.0
+    fusion = WordFusion(encoder, lm_path, alpha, beta, offset)
+    words = {word: p for word, p in UNIGRAMS.items() if word != "</s>"}
+    for text in ("ab", "ab a", "a ab ab thing", "bat a"):
+        writing, spelled = fusion.start(), []
+        for label in encoder.encode(text):
+            spelled.append(label)
+            word = encoder.decode(spelled).split(" ")[-1] if not fusion.ends_word[label] else None
+            found = fusion.ahead(writing, label)
+            writing = fusion.write(writing, label)
+            if word is not None:
+                known = [p for w, p in words.items() if w.startswith(word)]
+                p = max(known) if known else min(-3.0, *words.values()) + offset
+                assert found == pytest.approx(alpha * math.log(10) * p + beta, abs=1e-5)
+
+
+@torch.no_grad()
+def test_a_narrow_beam_finds_better_texts_with_its_look_ahead(lm_path, monkeypatch):
+    from asrlib.decoding.word_fusion import WordFusion
+
+    def scores():
+        decoder = AttentionDecoder(ABC, speller, 2, ctc_weight=0.4, lm_path=lm_path, alpha=2.0)
+        return torch.tensor([h.score for h in decoder(*new_output([12] * 40, seed=9))])
+
+    speller = new_speller(seed=9)
+    with_it = scores()
+    monkeypatch.setattr(WordFusion, "ahead", lambda *_: 0.0)
+    assert (with_it > scores() + 0.1).sum() > 2 * (with_it < scores() - 0.1).sum()

@@ -177,7 +177,7 @@ def test_an_interrupted_search_leaves_nothing_behind(arpa, monkeypatch, frames):
     decoder, held = BeamDecoder(CHARACTERS, lm_path=arpa), []
     expected, search = nbest_of_one(decoder, log_probs), beam.best_prefixes
     decoder.lm.forget()
-    model = decoder.lm._model
+    model = decoder.lm.model
 
     def watched(log_probs, *others):
         held.append(weakref.ref(log_probs))
@@ -185,7 +185,7 @@ def test_an_interrupted_search_leaves_nothing_behind(arpa, monkeypatch, frames):
 
     monkeypatch.setattr(beam, "best_prefixes", watched)
     for calls in itertools.count():  # what was answered before is not asked again
-        decoder.lm._model = Interrupted(model, calls)
+        decoder.lm.model = Interrupted(model, calls)
         try:
             found = nbest_of_one(decoder, log_probs.clone())
             break

@@ -130,6 +130,8 @@ class Search:
             words = words + self._closings(labels)
         covered = (speller.attention[:, :, 1] > COVERED).sum(-1)
         total = total + words + self.decoder.coverage * covered.unsqueeze(-1)
+        if self.fusion is not None:
+            total = total + self._ahead(labels)
         total = total.masked_fill((beam.score == -torch.inf).unsqueeze(-1), -torch.inf)
         score, index = total.flatten(1).topk(self.width)
         parent = index // labels.shape[-1]
@@ -194,6 +196,17 @@ class Search:
         said = self.ends_word[labels] * word.double().unsqueeze(-1)
         said[..., 0] = word + end
         return said
+
+    def _ahead(self, labels: Tensor) -> Tensor:
+        """[B, K, C]: the language model's guess at the word that each label goes on writing."""
+        ahead = [
+            [
+                [0.0, *(self.fusion.ahead(writing, label) for label in tried)]
+                for writing, tried in zip(*row, strict=True)
+            ]
+            for row in zip(self.writing, labels[..., 1:].tolist(), strict=True)
+        ]
+        return torch.tensor(ahead, dtype=torch.float64, device=labels.device)
 
     def _sort(
         self,

@@ -39,6 +39,8 @@ class NGram:
         path: an ARPA file, plain or ``.gz``, or a binary of KenLM's ``build_binary``.
 
     Attributes:
+        model: the ``kenlm.Model``.
+        names: what the model calls each word, by number; 0 is the unknown one.
         vocabulary: PREFIX, the trie of all its words.
         ahead: float64 [prefixes + 1], the best ln p(word) without a history below each prefix of the
             trie, and at last that of an unknown word.
@@ -51,11 +53,11 @@ class NGram:
     """
 
     def __init__(self, path: str | Path):
-        self._model, words = open_model(path)
+        self.model, words = open_model(path)
         from kenlm import State  # only open_model says what to do where it is missing
 
         self._new_state = State
-        self._names = ["<unk>", *words]
+        self.names = ["<unk>", *words]
         self.vocabulary = vocabulary_trie(words)
         alone = np.array([LN_10 * score for score in self._without_history()])
         self.ahead = np.append(best_below(self.vocabulary, alone), alone[UNKNOWN])
@@ -64,16 +66,16 @@ class NGram:
     def _without_history(self) -> Iterator[float]:
         """log10 p of each word on its own, as words are numbered."""
         nothing, after = self._new_state(), self._new_state()
-        self._model.NullContextWrite(nothing)
-        for name in self._names:
-            yield self._model.BaseScore(nothing, name, after)
+        self.model.NullContextWrite(nothing)
+        for name in self.names:
+            yield self.model.BaseScore(nothing, name, after)
 
     def forget(self) -> None:
         """Starts with an empty table; the numbers of states change."""
         self.table, self._size = new_table(0), 0
         self._numbers, self._states = {}, []
         start = self._new_state()
-        self._model.BeginSentenceWrite(start)
+        self.model.BeginSentenceWrite(start)
         self._number(start)
 
     def make_room(self, answers: int) -> None:
@@ -92,7 +94,7 @@ class NGram:
         for key in questions["key"].tolist():
             if key not in known:
                 before, word, after = self._states[key >> 32], key & 0xFFFFFFFF, self._new_state()
-                score = LN_10 * self._model.BaseScore(before, self._names[word], after)
+                score = LN_10 * self.model.BaseScore(before, self.names[word], after)
                 self._size += 1
                 known[key] = score, self._number(after)
             score, state = known[key]
@@ -106,7 +108,7 @@ class NGram:
         if number is None:
             number = len(self._states)
             self._states.append(state)  # before it can be found, should this be interrupted
-            end = self._model.BaseScore(state, "</s>", self._new_state())
+            end = self.model.BaseScore(state, "</s>", self._new_state())
             self.table.ends[number] = LN_10 * end
             self._numbers[state] = number
         return number

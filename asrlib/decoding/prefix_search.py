@@ -61,7 +61,7 @@ def _add(a, b):
 
 
 @njit(cache=True)
-def _spell(prefix, letter, vocabulary):
+def spell(prefix, letter, vocabulary):
     """``prefix`` of the vocabulary and ``letter``, or EMPTY if no word begins so."""
     for longer in range(vocabulary[prefix].first, vocabulary[prefix + 1].first):
         if vocabulary[longer].letter == letter:
@@ -97,16 +97,14 @@ def _make(child, parent, token, rules, nodes):
     known = spelled != EMPTY
     for i in range(rules.starts[token], rules.starts[token + 1]):
         if spelled != EMPTY:
-            spelled = _spell(spelled, rules.letters[i], rules.vocabulary)
+            spelled = spell(spelled, rules.letters[i], rules.vocabulary)
     new.spelled, new.sure = spelled, 0.0 if spelled == ROOT else rules.beta
     if known and spelled == EMPTY:
         new.lm += rules.unknown
     elif spelled > ROOT and rules.vocabulary[spelled].word == UNKNOWN:
         new.sure += rules.unknown
     new.ahead = _ahead(spelled, rules.ahead, rules.alpha, rules.beta)
-    if not rules.ends_word[
-        token
-    ]:  # also where unknown words are more probable than those that begin so
+    if not rules.ends_word[token]:  # unknown words may be more probable than those that begin so
         new.ahead = min(new.ahead, old.ahead)
 
 
