@@ -4,6 +4,7 @@ python -m asrlib.result report/results/*.json    prints the rows as a table for 
 """
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -24,7 +25,7 @@ class Result:
     name: str
     commit: str  # of the code that was run; "+" where the working tree differed from it
     command: str
-    train_data: str
+    train_data: str  # "an4", or "an4, from shipped", of a run that began with another's weights
     test_data: str
     decoder: str
     wer: float  # 100 * (S + D + I) / words
@@ -81,11 +82,12 @@ def result_of(
     config, state = OmegaConf.load(checkpoint / "config.yaml"), read_state(checkpoint)
     commands = [*state.get("earlier", []), state["command"], facts["command"]]
     facts["command"] = " && ".join(commands)
+    start = _run_of(config.get("init_from"))
     return Result(
         system="asrlib",
         name=name or config.name,
         commit=current_commit(),
-        train_data=config.datasets.name,
+        train_data=config.datasets.name + (f", from {start}" if start else ""),
         train_hours=round(state["train_seconds"] / 3600, 4),
         audio_hours_seen=round(state["audio_seconds"] / 3600, 4),
         seed=config.seed,
@@ -93,6 +95,12 @@ def result_of(
         **facts,
         **scores(errors),
     )
+
+
+def _run_of(folder: str | None) -> str:
+    """What the run is called whose folder, or checkpoint's folder, that is."""
+    names = Path(folder or "").parts
+    return next((n for n in names[::-1] if not re.match(r"best$|step-|checkpoints$", n)), "")
 
 
 def command_line() -> str:

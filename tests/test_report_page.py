@@ -121,7 +121,7 @@ def test_the_commands_are_those_of_the_rows_but_for_the_place_of_the_data(at_roo
         assert {w for w in shown if "root=" in w} <= all_corpora | {
             f"datasets.root=data/{name}"
             for place in places
-            for name in (Path(place.partition("=")[2]).name, row.train_data)
+            for name in (Path(place.partition("=")[2]).name, evidence.corpus(row))
         }
 
 

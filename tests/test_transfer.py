@@ -11,7 +11,9 @@ from torch import nn
 from asrlib import checkpoint
 from asrlib.build import build_encoder
 from asrlib.configs import compose
+from asrlib.metrics import ErrorRate
 from asrlib.model import AcousticModel, LogMel
+from asrlib.result import result_of
 from asrlib.text import CTCTextEncoder
 from asrlib.training import build_trainer, saving, train
 from asrlib.training.transfer import freeze, start_from
@@ -104,6 +106,14 @@ def test_a_training_starts_from_another_and_resumes_its_own(corpus, tmp_path):
         build_trainer(config_of(corpus, tmp_path / "third", "init_from=gone"))
 
 
+def trained_on(folder):
+    """What a row of results says of it."""
+    errors = ErrorRate()
+    errors.add("a", "a", "utterance", "speaker")
+    facts = {"test_data": "x", "decoder": "x", "parameters": 1, "device": "x", "command": "x"}
+    return result_of(folder, errors, **facts).train_data
+
+
 def test_fine_tuning_on_other_texts_keeps_the_pieces_of_words(corpus, tmp_path):
     pieces = ("text_encoder=bpe", "text_encoder.vocabulary_size=36")
     first = build_trainer(config_of(corpus, tmp_path / "old", *pieces))
@@ -117,6 +127,9 @@ def test_fine_tuning_on_other_texts_keeps_the_pieces_of_words(corpus, tmp_path):
     assert alone.text_encoder.pieces != first.text_encoder.pieces
     more = (pieces[0], "text_encoder.vocabulary_size=38", source)
     assert len(build_trainer(config_of(others, tmp_path / "more", *more)).text_encoder) == 38
+    saving.save(again)
+    latest = (checkpoint.find_latest(tmp_path / f"{name}/checkpoints") for name in ("old", "new"))
+    assert [trained_on(path) for path in latest] == ["an4", "an4, from old"]
 
 
 def test_what_is_frozen_stays_as_it_was_and_has_no_state_in_the_optimiser(corpus, tmp_path):

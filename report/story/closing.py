@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from report.story.evidence import RESULTS, link, measured, rows, table
+from report.story.evidence import RESULTS, corpus, link, measured, rows, table
 
 # what the plan names, and what it is
 PLANNED = {
@@ -65,7 +65,7 @@ def limits() -> Iterator[str]:
             f"model both profit. {part['speakers_of_train']} of its {part['speakers']} speakers "
             "are in train."
         )
-    for name in sorted({row.train_data for row in found}):
+    for name in sorted({corpus(row) for row in found}):
         kinds = {
             part: corpora[f"{name} {part}"]["files"]
             for part in ("train", "val")

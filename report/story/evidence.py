@@ -63,6 +63,11 @@ def rows(*kinds: str) -> list[Result]:
     return [row for path in files(*kinds) for row in load_results(path)]
 
 
+def corpus(row: Result) -> str:
+    """What the model of a row was trained on last."""
+    return row.train_data.partition(",")[0]
+
+
 def results_table(*kinds: str) -> str:
     """The README's table of such rows, with links from here."""
     return markdown_table(files(*kinds)).replace("](report/", "](")

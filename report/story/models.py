@@ -9,6 +9,7 @@ from report.story.evidence import (
     EXPERIMENTS,
     Picture,
     contrast,
+    corpus,
     experiment,
     files,
     header,
@@ -67,7 +68,7 @@ def headline() -> Iterator[str]:
             f"with `{row.decoder}`, {row.parameters / 1e6:.1f} M parameters."
         )
     yield "" + results_table("models")
-    used = {name for row in published for name in (row.train_data, row.test_data.split()[0])}
+    used = {name for row in published for name in (corpus(row), row.test_data.split()[0])}
     parts = [part for part in measured("corpora") if part["data"].rpartition(" ")[0] in used]
     if parts:
         yield "The data (a sentence counts as known if it stands word for word in train):"
