@@ -11,7 +11,8 @@ one second of silence, is not. Memory is the most that our processes hold togeth
 ten times a second, where pages that they share count once (Linux's PSS); of PocketSphinx's processes it is
 what each peak is above what was there before PocketSphinx was loaded.
 
-``inferencer.result_path`` gets PocketSphinx's rows; ours are inference.py's.
+``inferencer.result_path`` gets PocketSphinx's rows; ours are inference.py's. In ``out`` what was measured
+of other systems stays.
 """
 
 import json
@@ -184,7 +185,10 @@ def main() -> None:
             {"system": system, "wer": wer, "audio_seconds_per_second": rate} | found | about
         )
     if config.get("out"):
-        write_atomically(config.out, json.dumps(rows, indent=1) + "\n")
+        path, measured = Path(config.out), {row["system"] for row in rows}
+        before = json.loads(path.read_text()) if path.exists() else []
+        rows += [row for row in before if row["system"] not in measured]
+        write_atomically(path, json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":
