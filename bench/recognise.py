@@ -8,7 +8,7 @@ PocketSphinx (pip install pocketsphinx) with its default English model. Each run
 cores: ours by its threads and its loader, PocketSphinx by one process for each. Seconds are wall time from
 the first file to the last text, reading and decompression included; what is loaded before, and compiled by
 one second of silence, is not. Memory is the most that our processes hold together at one time, looked up
-ten times a second, where pages that they share count once (Linux's PSS); of PocketSphinx's processes it is
+twice a second, where pages that they share count once (Linux's PSS); of PocketSphinx's processes it is
 what each peak is above what was there before PocketSphinx was loaded.
 
 ``inferencer.result_path`` gets PocketSphinx's rows; ours are inference.py's. In ``out`` what was measured
@@ -53,7 +53,7 @@ class MemoryWatch:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._ended.wait(0.1):
+        while not self._ended.wait(0.5):
             held = map(_shared_once_mb, psutil.Process().children(recursive=True))
             self.peak_mb = max(self.peak_mb, sum(held))
 
