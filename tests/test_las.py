@@ -17,8 +17,10 @@ from asrlib.data import SAMPLE_RATE
 from asrlib.decoding.tune import tune
 from asrlib.metrics.attention import coverage, monotonicity
 from asrlib.model import LAS, MLP, CTCLoss, JointLoss, PyramidalLSTM
-from asrlib.model.las import EOS, SIZES, Speller
+from asrlib.model.las import EOS, SIZES, Memory, Speller
+from asrlib.model.masking import length_mask
 from asrlib.model.pyramid import pairs_of_frames
+from asrlib.model.unrolled import unroll
 from asrlib.text import CTCTextEncoder
 from asrlib.training import Inferencer, build_trainer, train
 from tests.corpus import say, tiny_overrides
@@ -107,6 +109,41 @@ def test_the_loss_with_known_labels_is_that_of_a_loop_from_label_to_label():
     loss = JointLoss(attention=1.0, label_smoothing=0.0)(out)
     torch.testing.assert_close(loss.total, expected)
     assert (loss.count, loss.infeasible) == (7, [])
+
+
+@pytest.mark.parametrize("size", ["xxs", "s"])  # one layer, and two
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_gradients_of_all_steps_are_those_of_autograd_through_a_loop(size, dropout):
+    torch.manual_seed(0)
+    speller = Speller(12, V, SIZES[size], dropout, sampling=0.0).double()
+    encoded = torch.randn(3, 20, 12, dtype=torch.double, requires_grad=True)
+    mask = length_mask(torch.tensor([20, 13, 5]), 20, "cpu")
+    before = F.pad(TEXT, (1, 0), value=EOS)
+    shape = *before.shape, len(speller.cells), SIZES[size].width
+    factors = speller.dropout(torch.ones(shape, dtype=torch.double)) if dropout else None
+    gradients = []
+    for unrolled in (True, False):
+        memory = Memory(encoded, speller.key(encoded), mask)
+        if unrolled:
+            queries, contexts, attention = unroll(speller, memory, before, factors)
+            assert not attention.requires_grad
+        else:
+            states = [speller.start(memory)]
+            for step, label in enumerate(before.unsqueeze(2).unbind(1)):
+                now = None if factors is None else factors[:, step : step + 1]
+                states.append(speller.advance(label, memory, states[-1], now))
+            queries = torch.cat([state.query for state in states[1:]], dim=1)
+            contexts = torch.cat([state.context for state in states[1:]], dim=1)
+        signs = torch.linspace(-1, 1, queries.numel(), dtype=torch.double).view_as(queries)
+        total = (queries * signs).sum() + (contexts**2).sum()
+        gradients.append(
+            torch.autograd.grad(total, [encoded, *speller.parameters()], allow_unused=True)
+        )
+    names = ["encoded", *(name for name, _ in speller.named_parameters())]
+    for name, found, expected in zip(names, *gradients, strict=True):
+        assert (found is None) == (expected is None) == name.startswith(("out.", "head.")), name
+        if found is not None:
+            torch.testing.assert_close(found, expected, msg=lambda text, name=name: name + text)
 
 
 def test_several_texts_of_an_utterance_are_spelled_as_each_alone():
