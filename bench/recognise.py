@@ -162,7 +162,10 @@ def main() -> None:
         OmegaConf.resolve(config)
         result_path, config.inferencer.result_path = config.inferencer.result_path, None
         config.inferencer.show = 0
-        if system not in config.get("systems", SYSTEMS):
+        chosen = config.get("systems", SYSTEMS)
+        if unknown := set(chosen) - set(SYSTEMS):
+            sys.exit(f"+systems: no {sorted(unknown)}; there are {list(SYSTEMS)}")
+        if system not in chosen:
             continue
         about = {
             "data": f"{config.datasets.name} {config.inferencer.part}",

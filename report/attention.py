@@ -121,7 +121,7 @@ def draw(found: dict, text_encoder, name: str, seconds_per_frame: float, dataset
         attention, ctc = found[id]
         labels = [text_encoder.pieces[label] for label in text_encoder.encode(texts[id])]
         title = f"{name}, {id}: {texts[id]}"
-        figure = attention_figure(attention, [*labels, "end"], seconds_per_frame, title)
+        figure = attention_figure(attention, [*labels, "</s>"], seconds_per_frame, title)
         figure.axes[0].plot((ctc + 0.5) * seconds_per_frame, range(len(ctc)), "r.", markersize=3)
         figure.savefig(FIGURES / f"{name}-{id}.png", dpi=80, bbox_inches="tight")
 
