@@ -13,15 +13,12 @@ labels. RESULTS gets a row; pictures of three utterances, CTC's times in red, go
 import json
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-import torchaudio.functional
 from omegaconf import OmegaConf
-from torch import Tensor
 
 from asrlib.build import build
 from asrlib.checkpoint import find_checkpoint, load_acoustic_model
@@ -30,25 +27,14 @@ from asrlib.data import SAMPLE_RATE
 from asrlib.data.loader import make_loader
 from asrlib.files import write_atomically
 from asrlib.metrics.attention import monotonicity
-from asrlib.model.losses import ctc_feasible
+from asrlib.model import ctc_feasible
+from asrlib.model.alignment import ctc_frames
 from asrlib.result import command_line, current_commit, now
-from asrlib.text import BLANK
 from asrlib.tracking.figures import attention_figure
 
 FIGURES = Path("report/figures/attention")
 MONOTONIC = 0.95  # of the steps: an utterance that is read in order
 BATCH_SECONDS = 60
-
-
-def ctc_frames(log_probs: Tensor, labels: Tensor) -> np.ndarray:
-    """The frame, float [U], in the middle of each of ``labels`` [U] on CTC's best path, of [T', V]."""
-    with warnings.catch_warnings():  # of the function's future: it stays, as torchaudio now says
-        warnings.simplefilter("ignore")
-        path, scores = torchaudio.functional.forced_align(
-            log_probs.unsqueeze(0), labels.unsqueeze(0), blank=BLANK
-        )
-        spans = torchaudio.functional.merge_tokens(path[0], scores[0], blank=BLANK)
-    return np.array([(span.start + span.end - 1) / 2 for span in spans])
 
 
 def read(model, loader) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
@@ -66,7 +52,7 @@ def read(model, loader) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
             yield (
                 batch["utterance_id"][row],
                 attention.numpy(),
-                ctc_frames(log_probs, texts[row, :labels]),
+                ctc_frames(log_probs, texts[row, :labels]).numpy(),
             )
 
 

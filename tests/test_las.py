@@ -17,6 +17,7 @@ from asrlib.data import SAMPLE_RATE
 from asrlib.decoding.tune import tune
 from asrlib.metrics.attention import coverage, monotonicity
 from asrlib.model import LAS, MLP, CTCLoss, JointLoss, PyramidalLSTM
+from asrlib.model.alignment import ctc_frames, guidance_sum
 from asrlib.model.las import EOS, SIZES, Memory, Speller
 from asrlib.model.masking import length_mask
 from asrlib.model.pyramid import pairs_of_frames
@@ -126,7 +127,6 @@ def test_gradients_of_all_steps_are_those_of_autograd_through_a_loop(size, dropo
         memory = Memory(encoded, speller.key(encoded), mask)
         if unrolled:
             queries, contexts, attention = unroll(speller, memory, before, factors)
-            assert not attention.requires_grad
         else:
             states = [speller.start(memory)]
             for step, label in enumerate(before.unsqueeze(2).unbind(1)):
@@ -134,8 +134,9 @@ def test_gradients_of_all_steps_are_those_of_autograd_through_a_loop(size, dropo
                 states.append(speller.advance(label, memory, states[-1], now))
             queries = torch.cat([state.query for state in states[1:]], dim=1)
             contexts = torch.cat([state.context for state in states[1:]], dim=1)
+            attention = torch.cat([state.attention[:, :, 0] for state in states[1:]], dim=1)
         signs = torch.linspace(-1, 1, queries.numel(), dtype=torch.double).view_as(queries)
-        total = (queries * signs).sum() + (contexts**2).sum()
+        total = (queries * signs).sum() + (contexts**2).sum() + (attention**3).sum()
         gradients.append(
             torch.autograd.grad(total, [encoded, *speller.parameters()], allow_unused=True)
         )
@@ -221,11 +222,67 @@ def test_what_has_no_ctc_path_is_spelled_all_the_same():
 def test_a_loss_that_cannot_be_is_an_error_that_names_the_way_out():
     with pytest.raises(ValueError, match=r"model=las, or loss=ctc"):
         JointLoss()({"log_probs": None})
-    for wrong in ({"attention": 0.0}, {"label_smoothing": 1.0}):
+    for wrong in ({"attention": 0.0}, {"label_smoothing": 1.0}, {"guidance": -1.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             JointLoss(**wrong)
     with pytest.raises(ValueError, match="no weight for CTC"):
         JointLoss(attention=1.0, consistency=0.2)
+
+
+# --- guidance
+
+
+def spikes(frames, labels):
+    """log_probs [12, 9] that have ``labels`` (frame → label) and blanks elsewhere, in ``frames`` frames."""
+    probabilities = torch.full((12, 9), 0.01)
+    for frame in range(frames):
+        probabilities[frame, labels.get(frame, 0)] = 0.9
+    return probabilities.log()
+
+
+def test_a_label_s_time_on_ctc_s_best_path_is_its_spike():
+    log_probs = spikes(12, {2: 5, 3: 5, 6: 7, 9: 7})  # the first is held for two frames
+    frames = ctc_frames(log_probs, torch.tensor([5, 7, 7]))
+    assert frames.tolist() == [2.5, 6.0, 9.0]
+
+
+def test_guidance_asks_for_attention_where_ctc_hears_a_label():
+    log_probs = torch.stack([spikes(12, {1: 5, 10: 7}), spikes(8, {7: 3})])
+    frames, texts = torch.tensor([12, 8]), torch.tensor([[5, 7], [3, 0]])
+    there = torch.zeros(2, 3, 12)
+    there[0, 0, 1] = there[0, 1, 10] = there[1, 0, 5] = there[:, 2, 0] = 1
+    there[1, 1, 11] = 1  # beyond the second text, where nothing is asked
+    loss = partial(guidance_sum, log_probs=log_probs, frames=frames, texts=texts)
+    lengths = torch.tensor([2, 1])
+    assert loss(there, lengths=lengths).item() == pytest.approx(0, abs=1e-3)
+    elsewhere = there.roll(5, dims=2).requires_grad_()
+    assert loss(elsewhere, lengths=lengths).item() > 3
+    loss(elsewhere, lengths=lengths).backward()
+    moves = elsewhere.grad[0, 0]
+    assert (moves[:5] < 0).all() and not moves[5:].any()  # three frames beside frame 1
+    assert loss(there, lengths=torch.tensor([0, 0])).item() == 0
+
+
+def test_joint_loss_adds_guidance_of_what_has_a_ctc_path():
+    out = run(new_model(), new_batch())
+    frames = out["log_probs_length"]
+    guided = JointLoss(guidance=0.5)(out)
+    torch.testing.assert_close(
+        guided.total, JointLoss()(out).total + 0.5 * guided.parts["guidance"]
+    )
+    expected = guidance_sum(out["attention"], out["log_probs"], frames, TEXT, LENGTHS)
+    torch.testing.assert_close(guided.parts["guidance"], expected.detach())
+    names = ("log_probs", "log_probs_length", "attention_logits", "attention")
+    twice = out | {name: torch.cat([out[name]] * 2) for name in names}
+    torch.testing.assert_close(JointLoss(guidance=0.5)(twice).total, guided.total)
+    out["log_probs_length"] = torch.tensor([3, 12, 5])  # too few for the first, which has a repeat
+    left = JointLoss(guidance=0.5)(out)
+    rest = slice(1, None)
+    expected = guidance_sum(
+        out["attention"][rest], out["log_probs"][rest], frames[rest], TEXT[rest], LENGTHS[rest]
+    )
+    assert left.infeasible == [0]
+    torch.testing.assert_close(left.parts["guidance"], expected.detach())
 
 
 # --- the pyramid

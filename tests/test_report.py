@@ -5,10 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from asrlib.result import load_results, markdown_table, save_results
-from report.attention import ctc_frames
 from report.augmentations import report
 from report.faults import bad_days, stops
 from report.story.evidence import kind
@@ -51,15 +49,6 @@ def test_every_measurement_says_what_was_measured_and_how(path):
 def test_the_readme_shows_the_published_rows(paths, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert markdown_table(paths) in (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def test_a_label_s_time_on_ctc_s_best_path_is_its_spike():
-    spikes = {2: 5, 3: 5, 6: 7, 9: 7}  # frame → label: the first is held for two frames
-    probabilities = torch.full((12, 9), 0.01)
-    for frame in range(12):
-        probabilities[frame, spikes.get(frame, 0)] = 0.9
-    frames = ctc_frames(probabilities.log(), torch.tensor([5, 7, 7]))
-    assert frames.tolist() == [2.5, 6.0, 9.0]
 
 
 def test_every_fault_was_injected_and_what_was_promised_was_kept():

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from asrlib.model.alignment import guidance_sum
 from asrlib.model.las import EOS
 from asrlib.model.masking import length_mask
 from asrlib.text import BLANK
@@ -165,6 +166,7 @@ class JointLoss(CTCLoss):
     multi-task learning", ICASSP 2017).
 
     (1 − attention) · CTC, alone or mixed as in ``CTCLoss``, + attention · cross entropy of the speller
+    + guidance · −ln of the attention near CTC's times
 
     The cross entropy is a sum over labels and the end of the text, with smoothed labels (Szegedy et
     al. 2016); all is divided by target labels. It needs no CTC path: utterances without one are
@@ -183,6 +185,7 @@ class JointLoss(CTCLoss):
         self,
         attention: float = 0.7,
         label_smoothing: float = 0.1,
+        guidance: float = 0.0,
         intermediate: float = 0.0,
         consistency: float = 0.0,
     ):
@@ -192,9 +195,14 @@ class JointLoss(CTCLoss):
                 f"loss.attention={attention} must be in (0, 1], "
                 f"loss.label_smoothing={label_smoothing} in [0, 1)"
             )
-        if attention == 1 and (intermediate or consistency):
-            raise ValueError("loss.attention=1 leaves no weight for CTC's regularisers: lower it")
-        self.attention, self.label_smoothing = attention, label_smoothing
+        if guidance < 0:
+            raise ValueError(f"loss.guidance={guidance} must not be below 0")
+        if attention == 1 and (intermediate or consistency or guidance):
+            raise ValueError(
+                "loss.attention=1 leaves no weight for CTC, which loss.intermediate, loss.consistency "
+                "and loss.guidance need: lower it"
+            )
+        self.attention, self.label_smoothing, self.guidance = attention, label_smoothing, guidance
 
     def count(self, batch: dict, frames: Tensor) -> int:
         """All target labels, once for all views."""
@@ -218,7 +226,23 @@ class JointLoss(CTCLoss):
         ctc = super().forward(batch)
         total = (1 - self.attention) * ctc.total + self.attention * spelled
         parts |= ctc.parts or {"ctc": ctc.total.detach()}
+        if self.guidance:
+            guidance = self._guidance(batch, views, ctc.infeasible) / views
+            parts["guidance"] = guidance.detach()
+            total = total + self.guidance * guidance
         return LossSum(total, count, ctc.infeasible, parts)
+
+    def _guidance(self, batch: dict, views: int, infeasible: list[int]) -> Tensor:
+        """Summed over the labels of all rows that have a CTC path."""
+        size = len(batch["text_encoded"])
+        rows = [
+            view * size + i for view in range(views) for i in range(size) if i not in infeasible
+        ]
+        of_text = [row % size for row in rows]
+        return guidance_sum(
+            *(batch[name][rows] for name in ("attention", "log_probs", "log_probs_length")),
+            *(batch[name][of_text] for name in ("text_encoded", "text_encoded_length")),
+        )
 
     def _cross_entropy(self, batch: dict, views: int) -> Tensor:
         """Summed over the labels, and the end, of all rows."""

@@ -35,7 +35,7 @@ def unroll(
 
     Returns:
         what each step asks with, float32 [B, S, width], the context that it finds, [B, S, D], and its
-        attention [B, S, T'], which has no gradient.
+        attention [B, S, T'].
     """
     weights = [speller.embedding.weight]
     for cell in speller.cells:
@@ -66,13 +66,11 @@ class _Unrolled(torch.autograd.Function):
         ctx.save_for_backward(
             torch.cat(labels, dim=1), factors, encoded, keys, cells, contexts, attention
         )
-        seen = attention[:, 1:]
-        ctx.mark_non_differentiable(seen)
-        return cells[:, 1:, -1, 0], contexts[:, 1:], seen
+        return cells[:, 1:, -1, 0], contexts[:, 1:], attention[:, 1:]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_queries, grad_contexts, _):
+    def backward(ctx, grad_queries, grad_contexts, grad_attention):
         labels, factors, encoded, keys, cells, contexts, attention = ctx.saved_tensors
         speller, steps = ctx.speller, labels.shape[1]
         lstm = _LSTMBackward(speller, labels, factors, cells, contexts)
@@ -80,7 +78,7 @@ class _Unrolled(torch.autograd.Function):
         grad_context = torch.zeros_like(contexts[:, 0])  # from the step after
         for step in reversed(range(steps)):
             attending.grad_contexts[:, step] = grad_contexts[:, step] + grad_context
-            grad_query = grad_queries[:, step] + attending.back(step)
+            grad_query = grad_queries[:, step] + attending.back(step, grad_attention[:, step])
             grad_context = lstm.back(step, grad_query)
         return (
             None,
@@ -182,11 +180,11 @@ class _AttentionBackward:
         self.of_energy = torch.zeros_like(speller.energy.weight)
         self.from_last = self.from_sum = torch.zeros_like(attention[:, 0])
 
-    def back(self, step: int) -> Tensor:
-        """[B, width] of the query; the context's is in ``grad_contexts``."""
+    def back(self, step: int, grad_attention: Tensor) -> Tensor:
+        """[B, width] of the query; the context's is in ``grad_contexts``, attention's own is [B, T']."""
         speller, attention = self.speller, self.attention[:, step]
         grad = torch.bmm(self.encoded, self.grad_contexts[:, step].unsqueeze(2)).squeeze(2)
-        grad = (grad + self.from_last + self.from_sum) * attention
+        grad = (grad + grad_attention + self.from_last + self.from_sum) * attention
         energy = grad - attention * grad.sum(dim=1, keepdim=True)  # through the softmax
         location, weight = self.location[:, step], speller.location_key.weight
         compared = speller.compare(self.keys + self.asked[:, step].unsqueeze(1), location)
