@@ -16,6 +16,8 @@ from asrlib.decoding.prefix_search import EMPTY, ROOT, spell
 from asrlib.decoding.vocabulary import UNKNOWN
 from asrlib.text import CTCTextEncoder
 
+FORGET_AT = 1_000_000  # prefixes, some 200 MB
+
 
 class Writing(NamedTuple):
     """Where a text stands."""
@@ -70,7 +72,8 @@ class WordFusion:
     def start(self) -> Writing:
         """Before the first label. Forgets what was asked for other utterances."""
         self._answers.clear()
-        self._spelled.clear()
+        if len(self._spelled) > FORGET_AT:
+            self._spelled.clear()
         heard = self._new_state()
         self._lm.model.BeginSentenceWrite(heard)
         return Writing(heard)
