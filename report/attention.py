@@ -7,7 +7,7 @@ python -m report.attention CHECKPOINT RESULTS DATASET [DATASET…]
 
 DATASET are arguments of inference.py that choose the data; the part is ``val``. The speller is told the true
 labels, and its time of a label is the frame that it looks at most; CTC's is that of the best path of the same
-labels. RESULTS gets a row; pictures of three utterances, CTC's times in red, go to report/figures/attention.
+labels; a training by attention alone has taught CTC none of them. RESULTS gets a row; pictures of three utterances, CTC's times in red, go to report/figures/attention.
 """
 
 import json
@@ -74,6 +74,7 @@ def main(checkpoint: str, results: str, *arguments: str) -> None:
     apart = np.concatenate(
         [np.abs(attention[:-1].argmax(axis=1) - ctc) / second for attention, ctc in found.values()]
     )
+    knows_times = trained.loss.get("attention") != 1
     row = {
         "system": "asrlib",
         "name": trained.name,
@@ -83,8 +84,8 @@ def main(checkpoint: str, results: str, *arguments: str) -> None:
         "labels": len(apart),
         "steps_in_order": float(np.mean(in_order)),
         "utterances_in_order": float(np.mean(np.array(in_order) >= MONOTONIC)),
-        "median_seconds_from_ctc": float(np.median(apart)),
-        "p90_seconds_from_ctc": float(np.quantile(apart, 0.9)),
+        "median_seconds_from_ctc": float(np.median(apart)) if knows_times else None,
+        "p90_seconds_from_ctc": float(np.quantile(apart, 0.9)) if knows_times else None,
         "seconds": time.monotonic() - started,
         "commit": current_commit(),
         "command": command_line(),
@@ -95,6 +96,8 @@ def main(checkpoint: str, results: str, *arguments: str) -> None:
     rows = json.loads(path.read_text()) if path.exists() else []
     rows = [r for r in rows if (r["name"], r["test_data"]) != (row["name"], row["test_data"])]
     write_atomically(path, json.dumps([*rows, row], indent=1) + "\n")
+    if not knows_times:
+        found = {id: (attention, None) for id, (attention, _) in found.items()}
     draw(found, text_encoder, trained.name, 1 / second, dataset)
 
 
@@ -108,7 +111,9 @@ def draw(found: dict, text_encoder, name: str, seconds_per_frame: float, dataset
         labels = [text_encoder.pieces[label] for label in text_encoder.encode(texts[id])]
         title = f"{name}, {id}: {texts[id]}"
         figure = attention_figure(attention, [*labels, "</s>"], seconds_per_frame, title)
-        figure.axes[0].plot((ctc + 0.5) * seconds_per_frame, range(len(ctc)), "r.", markersize=3)
+        if ctc is not None:
+            times = (ctc + 0.5) * seconds_per_frame
+            figure.axes[0].plot(times, range(len(ctc)), "r.", markersize=3)
         figure.savefig(FIGURES / f"{name}-{id}.png", dpi=80, bbox_inches="tight")
 
 

@@ -179,6 +179,10 @@ def _rounded(entry: dict) -> dict:
     }
 
 
+def _seconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
 def attention() -> Iterator[str | Picture]:
     """Where the speller looked: what was measured on dev, and pictures, if there are any."""
     measures, found = measured("attention"), sorted((FIGURES / "attention").glob("*.png"))
@@ -188,7 +192,7 @@ def attention() -> Iterator[str | Picture]:
         yield (
             "`python -m report.attention`: the true labels are given. A step is in order if it looks, "
             "most of all, at no earlier frame than the last; an utterance is, if 95 % of its steps "
-            "are. CTC's time of a label is that of its best path."
+            "are. CTC's time of a label is that of its best path; without CTC in the loss there is none."
         )
         yield table(
             {
@@ -197,8 +201,8 @@ def attention() -> Iterator[str | Picture]:
                 "#utterances": row["utterances"],
                 "#steps in order, %": f"{100 * row['steps_in_order']:.1f}",
                 "#utterances in order, %": f"{100 * row['utterances_in_order']:.1f}",
-                "#from CTC's time, median, s": f"{row['median_seconds_from_ctc']:.2f}",
-                "#90 % within, s": f"{row['p90_seconds_from_ctc']:.2f}",
+                "#from CTC's time, median, s": _seconds(row["median_seconds_from_ctc"]),
+                "#90 % within, s": _seconds(row["p90_seconds_from_ctc"]),
             }
             for row in measures
         )
