@@ -7,7 +7,8 @@ python -m report.attention CHECKPOINT RESULTS DATASET [DATASET…]
 
 DATASET are arguments of inference.py that choose the data; the part is ``val``. The speller is told the true
 labels, and its time of a label is the frame that it looks at most; CTC's is that of the best path of the same
-labels; a training by attention alone has taught CTC none of them. RESULTS gets a row; pictures of three utterances, CTC's times in red, go to report/figures/attention.
+labels; a training by attention alone has taught CTC none of them. RESULTS gets a row; pictures of three
+utterances, CTC's times in red, go to report/figures/attention.
 """
 
 import json
