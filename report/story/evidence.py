@@ -49,7 +49,7 @@ def kind(path: Path) -> str:
     no rows."""
     if path.stem in ("faults", "attention") or path.stem.startswith("bench-"):
         return "measurements"
-    if path.stem.endswith("-decoders"):
+    if path.stem.endswith("-decoders") or path.stem in ("an4-las", "mini-las"):
         return "decoders"
     tried = "ablation" in path.stem or path.stem.startswith("search-")
     return "ablations" if tried else "models"
