@@ -138,6 +138,8 @@ def test_without_its_file_a_section_is_left_out(copy):
         assert texts(section) == ""
     shutil.rmtree(copy / "comparisons")
     assert texts("pairs") == ""
+    assert texts("attention")
+    (copy / "results/attention.json").unlink()
     assert texts("attention") == ""
     (copy / "corpora.json").unlink()
     assert "known sentences" not in texts("headline")
