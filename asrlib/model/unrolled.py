@@ -40,12 +40,9 @@ def unroll(
     weights = [speller.embedding.weight]
     for cell in speller.cells:
         weights += [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
-    weights += [layer.weight for layer in _layers_of_attention(speller)]
+    attention = speller.query, speller.location, speller.location_key, speller.energy
+    weights += [layer.weight for layer in attention]
     return _Unrolled.apply(speller, memory, text, factors, memory.encoded, memory.keys, *weights)
-
-
-def _layers_of_attention(speller: Speller) -> tuple:
-    return speller.query, speller.location, speller.location_key, speller.energy
 
 
 class _Unrolled(torch.autograd.Function):
@@ -80,15 +77,8 @@ class _Unrolled(torch.autograd.Function):
             attending.grad_contexts[:, step] = grad_contexts[:, step] + grad_context
             grad_query = grad_queries[:, step] + attending.back(step, grad_attention[:, step])
             grad_context = lstm.back(step, grad_query)
-        return (
-            None,
-            None,
-            None,
-            None,
-            *attending.of_memory(),
-            *lstm.of_weights(),
-            *attending.of_weights(),
-        )
+        weights = *lstm.of_weights(), *attending.of_weights()
+        return None, None, None, None, *attending.of_memory(), *weights
 
 
 class _LSTMBackward:
@@ -102,13 +92,8 @@ class _LSTMBackward:
             below = [x * kept for x, kept in zip(below, factors.unbind(2), strict=True)]
         below[0] = torch.cat([below[0], contexts[:, :-1]], dim=-1)
         self.inputs, self.hidden = below, cells[:, :-1, :, 0].unbind(2)
-        self.grad_gates, self.of_state, self.of_output, self.through, self.forget = (
-            [],
-            [],
-            [],
-            [],
-            [],
-        )
+        self.grad_gates, self.forget = [], []
+        self.of_state, self.of_output, self.through = [], [], []
         for number, cell in enumerate(speller.cells):
             before, after = cells[:, :-1, number, 1], cells[:, 1:, number, 1].tanh()
             gates = F.linear(below[number], cell.weight_ih, cell.bias_ih)
