@@ -62,10 +62,13 @@ def features_and_masks(device: torch.device, batch: dict) -> dict:
     return {"difference": difference, "equal_masks": equal, "ok": equal and difference < FEATURES}
 
 
-def one_step(device: torch.device, root: Path, model: str, size: str, precision: str) -> dict:
-    """How far loss and gradient norm of the first step are from the CPU's in float32."""
+def one_step(
+    device: torch.device, root: Path, model: str, size: str, precision: str, *more: str
+) -> dict:
+    """How far loss and gradient norm of the first step, with ``more`` options, are from the CPU's in
+    float32."""
     expected = _first_step(root, model, size, "cpu", "fp32")
-    found = _first_step(root, model, size, str(device), precision)
+    found = _first_step(root, model, size, str(device), precision, *more)
     loss, norm = (abs(found[key] / expected[key] - 1) for key in ("loss", "grad_norm"))
     return {
         "model": model,
@@ -78,11 +81,11 @@ def one_step(device: torch.device, root: Path, model: str, size: str, precision:
 
 
 @cache
-def _first_step(root: Path, model: str, size: str, device: str, precision: str) -> dict:
+def _first_step(root: Path, model: str, size: str, device: str, precision: str, *more: str) -> dict:
     """What the trainer measures of it."""
     with tempfile.TemporaryDirectory() as run_dir:
-        more = [f"trainer.device={device}", f"trainer.precision={precision}"]
-        more += ["trainer.num_workers=0"]
+        more += (f"trainer.device={device}", f"trainer.precision={precision}")
+        more += ("trainer.num_workers=0",)
         trainer = build_trainer(compose("train", *overrides(root, run_dir, model, size, *more)))
         trainer._set_precision()
         trainer.model.train()
@@ -104,10 +107,10 @@ class ByHeart:
         self.expected, row = self._train("cpu", "fp32", "reference")
         return row | {"on": "cpu"}
 
-    def on(self, device: torch.device, precision: str) -> dict:
+    def on(self, device: torch.device, precision: str, *more: str) -> dict:
         """``curve_difference`` is the greatest one of means over a tenth of the losses; the CPU's first
         loss is 1."""
-        losses, row = self._train(str(device), precision, precision)
+        losses, row = self._train(str(device), precision, "-".join((precision, *more)), *more)
         count = min(len(losses), len(self.expected))
         size = max(1, count // 10)
         ours, theirs = (
@@ -118,11 +121,13 @@ class ByHeart:
         ok = row["steps"] >= self.steps and difference < CURVE
         return row | {"curve_difference": difference, "ok": ok}
 
-    def _train(self, device: str, precision: str, name: str) -> tuple[list[float], dict]:
+    def _train(
+        self, device: str, precision: str, name: str, *more: str
+    ) -> tuple[list[float], dict]:
         """(the loss of each step, what a row says of them)"""
         epochs = self.steps + self.steps // 20 + 4  # float16 leaves steps out to find its scale
-        more = [f"trainer.device={device}", f"trainer.precision={precision}"]
-        more += [f"trainer.epochs={epochs}", f"trainer.eval_every={epochs}"]
+        more += (f"trainer.device={device}", f"trainer.precision={precision}")
+        more += (f"trainer.epochs={epochs}", f"trainer.eval_every={epochs}")
         run_dir = self.folder / name
         progress = train(
             compose("train", *overrides(self.root, run_dir, "conformer", "xxs", *more))

@@ -9,9 +9,9 @@ soundfile, soxr and tqdm alone, which any training does. In this order:
 2. Features and masks equal the CPU's.
 3. One step of each model in each precision: loss and gradient norm come near the CPU's in float32.
 4. A small Conformer learns a batch by heart, at least 500 steps in each precision, float16 with its
-   GradScaler: the losses follow the CPU's in float32.
+   GradScaler: the losses follow the CPU's in float32. The same by CUDA graphs.
 5. The loader alone; then training steps of each size of each model, with batches in memory and through
-   the loader, and which share of the matrix products that is; at last with torch.compile.
+   the loader, and which share of the matrix products that is; at last with CUDA graphs, and torch.compile.
 
 Each finding is printed and written at once; what the time does not suffice for is left out by name.
 The exit status is 1 if something differs or fails. ``--tiny`` is a rehearsal of all that, on any
@@ -129,6 +129,13 @@ def check(report: Report, folder: Path, options: argparse.Namespace) -> None:
     report.attempt("by heart", by_heart.on_the_cpu)
     for precision in ("fp16", "bf16", "fp32"):
         report.attempt("by heart", by_heart.on, device, precision)
+    graphs = "trainer.graphs=true"
+    if device.type == "cuda":
+        few = folder / "few"
+        report.attempt(
+            "one step, graphs", one_step, device, few, "conformer", "xxs", "fp32", graphs
+        )
+        report.attempt("by heart, graphs", by_heart.on, device, "bf16", graphs)
     report.attempt("loader", throughput.loader)
     fastest = choose_precision("auto", device)
     for model, sizes in SIZES.items():
@@ -136,9 +143,10 @@ def check(report: Report, folder: Path, options: argparse.Namespace) -> None:
             report.attempt("training", throughput.train, model, size, fastest)
     for precision in [name for name in DTYPES if name != fastest]:
         report.attempt("training", throughput.train, "conformer", "xxs" if tiny else "s", precision)
-    if device.type == "cuda":  # it is not meant for CPUs
-        name, compiled = "training, compiled", "trainer.compile=true"
-        report.attempt(name, throughput.train, "conformer", "s", fastest, compiled)
+    if device.type == "cuda":  # they are not meant for CPUs
+        train, compiled = throughput.train, "trainer.compile=true"
+        report.attempt("training, graphs", train, "conformer", "s", fastest, graphs)
+        report.attempt("training, compiled", train, "conformer", "s", fastest, compiled)
 
 
 def main() -> int:

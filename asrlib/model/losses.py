@@ -4,6 +4,7 @@ Batches are of unequal size, so a mean of means would weigh utterances by the co
 trainer divides the summed losses of a whole step (all accumulated batches) by their summed counts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -43,23 +44,30 @@ def ctc_feasible(frames: Tensor, targets: Tensor, target_lengths: Tensor) -> Ten
     return frames >= target_lengths + repeats.sum(dim=1)
 
 
-def ctc_sum(log_probs: Tensor, frames: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
-    """Sum of −log p(target) over a batch in which every utterance has a path; 0 if it is empty.
+def ctc_sums(
+    outputs: Sequence[Tensor], frames: Tensor, targets: Tensor, target_lengths: Tensor
+) -> Tensor:
+    """Sum of −log p(target) by each of N outputs for a batch in which every utterance has a path [N].
+
+    All at once: a GPU goes through the frames of many utterances in the time of one. Zeros where the
+    batch is empty.
 
     Args:
-        log_probs: [B, T', V]; computed in float32.
+        outputs: log_probs [B, T', V] each; computed in float32.
         frames, targets, target_lengths: as for ``ctc_feasible``, on the CPU.
     """
-    if not len(log_probs):  # torch refuses an empty batch; a zero that can still be differentiated
-        return log_probs.float().sum()
-    return F.ctc_loss(
-        log_probs.float().transpose(0, 1),
-        targets.to(log_probs.device),
-        frames,
-        target_lengths,
+    log_probs, count = torch.cat([output.float() for output in outputs]), len(outputs)
+    if not len(log_probs):  # torch refuses it; zeros that can still be differentiated
+        return log_probs.sum().expand(count)
+    losses = F.ctc_loss(
+        log_probs.transpose(0, 1),
+        targets.repeat(count, 1).to(log_probs.device),
+        frames.repeat(count),
+        target_lengths.repeat(count),
         blank=BLANK,
-        reduction="sum",
+        reduction="none",
     )
+    return losses.view(count, -1).sum(dim=1)
 
 
 def consistency_sum(first: Tensor, second: Tensor, frames: Tensor) -> Tensor:
@@ -133,18 +141,16 @@ class CTCLoss(nn.Module):
         labels = [x[rows].repeat(views, *[1] * (x.ndim - 1)) for x in (frames, texts, text_lengths)]
         every = feasible.repeat(views).nonzero().squeeze(1).to(batch["log_probs"].device)
 
-        def ctc(log_probs: Tensor) -> Tensor:
-            return ctc_sum(log_probs[every], *labels) / views
-
-        total = ctc(batch["log_probs"])
+        inner = self._intermediate_outputs(batch) if self.intermediate else []
+        outputs = [output[every] for output in (batch["log_probs"], *inner)]
+        total, *others = (ctc_sums(outputs, *labels) / views).unbind()
         parts = {"ctc": total.detach()}
         if self.intermediate:
-            inner = self._intermediate_outputs(batch)
-            mean = sum(map(ctc, inner)) / len(inner)
+            mean = sum(others) / len(others)
             parts["intermediate"] = mean.detach()
             total = (1 - self.intermediate) * total + self.intermediate * mean
         if self.consistency and views == 2:
-            first, second = batch["log_probs"][every].chunk(2)
+            first, second = outputs[0].chunk(2)
             disagreement = consistency_sum(first, second, frames[rows])
             parts["consistency"] = disagreement.detach()
             total = total + self.consistency * disagreement

@@ -20,7 +20,7 @@ from asrlib.data import SpeechDataset
 
 _TRAINER = (
     "eval_every early_stop log_every log_samples keep_checkpoints save_every_minutes max_hours "
-    "max_bad_steps try_worst num_workers device compile resume accept_changes accumulate precision"
+    "max_bad_steps try_worst num_workers device compile graphs resume accept_changes accumulate precision"
 )
 FREE = {"name", "run_dir", "writer", "datasets", "init_from"}
 FREE |= {f"trainer.{key}" for key in _TRAINER.split()}

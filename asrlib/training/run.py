@@ -29,6 +29,7 @@ from asrlib.training.allocation import keep_freed_memory
 from asrlib.training.changes import describe
 from asrlib.training.compilation import compile_encoder
 from asrlib.training.distributed import ALONE, World, joined
+from asrlib.training.graphs import record_encoder
 from asrlib.training.state import Progress, TrainerOptions
 from asrlib.training.stopping import Stopping
 from asrlib.training.trainer import Trainer
@@ -74,12 +75,14 @@ def build_trainer(
     model.to(device)
     if options.compile:
         compile_encoder(model.encoder, device)
+    recorded = options.graphs and record_encoder(model.encoder, device, options.accumulate)
     loading = {
         "batch_seconds": options.batch_seconds,
         "max_batch_size": options.max_batch_size,
         "num_workers": options.num_workers,
         "seed": seed,
-        "pin_memory": device.type == "cuda",
+        # while a graph is recorded no thread may ask the GPU for pinned memory
+        "pin_memory": device.type == "cuda" and not recorded,
         "rank": world.rank,
         "world_size": world.size,
     }

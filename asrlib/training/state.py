@@ -35,11 +35,14 @@ class TrainerOptions:
     precision: str = "auto"  # of autocast: fp32, bf16 or fp16; auto is the fastest on the device
     average: float | None = None  # decay of the running average of weights; null is none
     compile: bool = False  # the encoder, by torch.compile
+    graphs: bool = False  # the encoder, by CUDA graphs
     freeze: Sequence[str] = ()  # modules or parameters of the encoder that are not trained
     resume: bool = True
     accept_changes: Sequence[str] = ()  # of the configuration since the run began: keys or sections
 
     def __post_init__(self):
+        if self.compile and self.graphs:
+            raise ValueError("trainer.compile and trainer.graphs exclude each other: choose one")
         for name in POSITIVE:
             value = getattr(self, name)
             if value is not None and value <= 0:
