@@ -85,9 +85,9 @@ def test_parameters_keep_their_names_and_the_listener_of_a_speller_is_recorded(m
 
 
 def test_what_cannot_be_recorded_is_refused_by_name(capsys):
-    with pytest.raises(ValueError, match="trainer.graphs=true records conformer alone, not Linear"):
+    with pytest.raises(ValueError, match=r"trainer\.graphs=true records conformer alone, not Linear"):
         record_encoder(torch.nn.Linear(1, 1), torch.device("cuda"), accumulate=1)
-    with pytest.raises(ValueError, match="trainer.accumulate=1"):
+    with pytest.raises(ValueError, match=r"trainer\.accumulate=1"):
         record_encoder(conformer(), torch.device("cuda"), accumulate=2)
     with pytest.raises(ValueError, match="choose one"):
         TrainerOptions(epochs=1, compile=True, graphs=True)

@@ -52,8 +52,8 @@ class Size:
     channels: int  # of the subsampling
 
 
-# s, m and l are the paper's, but for one tap: an odd kernel has a middle. short has the parameters of s, and a
-# few more, in half as many blocks, so it takes half as many launches of a GPU, and a shorter way to the first layer.
+# s, m and l are the paper's, but for one tap: an odd kernel has a middle. short has about the parameters of s
+# in half as many blocks, so it takes half as many launches of a GPU, and a shorter way to the first layer.
 SIZES = {
     "xxs": Size(width=48, layers=2, heads=2, kernel=7, channels=16),
     "xs": Size(width=128, layers=8, heads=4, kernel=15, channels=32),
