@@ -29,7 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from asrlib.configs import compose
 from asrlib.data import SAMPLE_RATE
-from asrlib.data.dataset import SpeechDataset
+from asrlib.data.dataset import SkippedItem, SpeechDataset
 from asrlib.files import write_atomically
 from asrlib.metrics import ErrorRate
 from asrlib.result import Result, add_result, command_line, current_commit, now, scores
@@ -90,9 +90,13 @@ def open_pocketsphinx(dataset: SpeechDataset) -> None:
     sphinx = Decoder(Config(samprate=SAMPLE_RATE, loglevel="FATAL"))
 
 
-def hear(place: int) -> tuple[str, int, float]:
-    """(text of an utterance, this process, the MB that PocketSphinx added to it)"""
-    samples = np.clip(utterances[0, place].audio * 32768, -32768, 32767).astype(np.int16)
+def hear(place: int) -> tuple[str | None, int, float]:
+    """(text of an utterance, this process, the MB that PocketSphinx added to it); None: not readable"""
+    item = utterances[0, place]
+    if isinstance(item, SkippedItem):
+        print(f"left out {item.utterance.id}: {item.reason}", flush=True)
+        return None, os.getpid(), peak_mb() - before_mb
+    samples = np.clip(item.audio * 32768, -32768, 32767).astype(np.int16)
     sphinx.start_utt()
     sphinx.process_raw(samples.tobytes(), full_utt=True)
     sphinx.end_utt()
@@ -114,7 +118,8 @@ def pocketsphinx(config: DictConfig) -> dict:
         seconds = time.perf_counter() - started
     for place, (text, process, peak) in zip(places, heard, strict=True):
         utterance = dataset.utterances[place]
-        errors.add(utterance.text, text, utterance.id, utterance.speaker)
+        if text is not None:
+            errors.add(utterance.text, text, utterance.id, utterance.speaker)
         peaks[process] = peak
     return {
         "seconds": seconds,
@@ -156,15 +161,14 @@ def result(found: dict, about: dict) -> Result:
 
 def main() -> None:
     arguments = sys.argv[1:]
-    rows = []
+    chosen, rows = compose("inference", *arguments).get("systems", SYSTEMS), []
+    if unknown := set(chosen) - set(SYSTEMS):
+        sys.exit(f"+systems: no {sorted(unknown)}; there are {list(SYSTEMS)}")
     for system, decoder in RUNS:
         config = compose("inference", *arguments, f"decoder={decoder}")
         OmegaConf.resolve(config)
         result_path, config.inferencer.result_path = config.inferencer.result_path, None
         config.inferencer.show = 0
-        chosen = config.get("systems", SYSTEMS)
-        if unknown := set(chosen) - set(SYSTEMS):
-            sys.exit(f"+systems: no {sorted(unknown)}; there are {list(SYSTEMS)}")
         if system not in chosen:
             continue
         about = {

@@ -20,6 +20,7 @@ from asrlib import Recognizer
 from asrlib.build import build
 from asrlib.checkpoint import find_checkpoint
 from asrlib.configs import compose
+from asrlib.data.dataset import SkippedItem
 from asrlib.decoding.tuned import chosen_decoder
 from asrlib.metrics import ErrorRate
 from asrlib.result import add_result, command_line, result_of
@@ -37,7 +38,14 @@ def main(checkpoint: str, results: str, *arguments: str) -> None:
         chapters[utterance.id.rpartition("-")[0]].append(place)
     errors = ErrorRate()
     for chapter, places in chapters.items():
-        items = [dataset[0, place] for place in places]
+        items = []
+        for item in (dataset[0, place] for place in places):
+            if isinstance(item, SkippedItem):
+                print(f"left out {item.utterance.id}: {item.reason}", flush=True)
+            else:
+                items.append(item)
+        if not items:
+            continue
         heard = recognizer.transcribe(np.concatenate([item.audio for item in items])).text
         text = " ".join(item.utterance.text for item in items)
         errors.add(text, heard, chapter, items[0].utterance.speaker)
@@ -45,7 +53,7 @@ def main(checkpoint: str, results: str, *arguments: str) -> None:
             f"{chapter}: {len(items)} utterances, {errors.utterances[-1].words.rate:.2f} %",
             flush=True,
         )
-    print(f"WER {errors.wer:.2f} % of {len(chapters)} chapters")
+    print(f"WER {errors.wer:.2f} % of {len(errors.utterances)} chapters")
     row = result_of(
         folder,
         errors,
