@@ -71,7 +71,7 @@ def test_evaluation_is_not_recorded():
     assert not forward.recorded
 
 
-def test_parameters_keep_their_names_and_the_listener_of_a_speller_is_recorded(monkeypatch):
+def test_parameters_keep_their_names_and_the_listener_of_a_speller_is_recorded():
     class Joint(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -85,7 +85,9 @@ def test_parameters_keep_their_names_and_the_listener_of_a_speller_is_recorded(m
 
 
 def test_what_cannot_be_recorded_is_refused_by_name(capsys):
-    with pytest.raises(ValueError, match=r"trainer\.graphs=true records conformer alone, not Linear"):
+    with pytest.raises(
+        ValueError, match=r"trainer\.graphs=true records conformer alone, not Linear"
+    ):
         record_encoder(torch.nn.Linear(1, 1), torch.device("cuda"), accumulate=1)
     with pytest.raises(ValueError, match=r"trainer\.accumulate=1"):
         record_encoder(conformer(), torch.device("cuda"), accumulate=2)
@@ -99,7 +101,8 @@ def test_a_recording_has_its_own_copies_of_what_is_padded():
     """The next batch of the same shape is copied into them."""
     kept = []
 
-    def record(module, arguments, **options):
+    def record(module, arguments, num_warmup_iters, pool):
+        assert num_warmup_iters == graphs.WARM_UP
         kept.extend(arguments)
         return module
 
