@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
+from omegaconf import OmegaConf
 
 import asrlib.configs
 from asrlib.configs import compose
@@ -46,14 +47,17 @@ def roots(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_two_steps_at_full_size_with_a_stop_between_and_an_evaluation(name, roots, tmp_path):
-    data = compose("train", f"experiment={name}").datasets.name
+    published = compose("train", f"experiment={name}")
+    data = published.datasets.name
     layout = "librispeech" if "libri" in data or data == "mixture" else "an4"
     if data == "shipped":
         layout = data
     options = [*SMALL, f"datasets.root={roots[layout]}", f"run_dir={tmp_path}"]
     if data == "demo":  # the same recipe, without the corpus that espeak would speak
         options.append("datasets=an4")
-    if "bpe" in compose("train", f"experiment={name}").text_encoder.kind:
+    if OmegaConf.select(published, "augmentations.waveform.background"):  # not every corpus has noise beside it
+        options.append(f"augmentations.waveform.background.data_dir={roots['shipped'] / 'noise'}")
+    if "bpe" in published.text_encoder.kind:
         options.append(f"text_encoder.vocabulary_size={PIECES}")
     config = compose("train", f"experiment={name}", *options)
     stopped = train(compose("train", f"experiment={name}", *options, "trainer.max_hours=1e-9"))
