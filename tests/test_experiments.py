@@ -55,7 +55,7 @@ def test_two_steps_at_full_size_with_a_stop_between_and_an_evaluation(name, root
     options = [*SMALL, f"datasets.root={roots[layout]}", f"run_dir={tmp_path}"]
     if data == "demo":  # the same recipe, without the corpus that espeak would speak
         options.append("datasets=an4")
-    if OmegaConf.select(published, "augmentations.waveform.background"):  # not every corpus has noise beside it
+    if OmegaConf.select(published, "augmentations.waveform.background"):  # not all have noise
         options.append(f"augmentations.waveform.background.data_dir={roots['shipped'] / 'noise'}")
     if "bpe" in published.text_encoder.kind:
         options.append(f"text_encoder.vocabulary_size={PIECES}")
