@@ -23,7 +23,7 @@ import hydra
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from asrlib.build import build, choose_device, reads_of, texts_in
+from asrlib.build import build, choose_device, device_name, reads_of, texts_in
 from asrlib.checkpoint import find_checkpoint, load_acoustic_model
 from asrlib.data import Utterance
 from asrlib.data.dataset import SpeechDataset
@@ -231,7 +231,7 @@ def _cross_row(
         test_data=cross["test_data"],
         decoder=f"{cross['decoder']}, cross-tuned",
         parameters=parameters,
-        device=str(choose_device(options.device)),
+        device=device_name(choose_device(options.device)),
     )
 
 

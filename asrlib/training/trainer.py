@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from asrlib.augmentations import SpectrogramAugmentations
+from asrlib.build import device_name
 from asrlib.data.loader import BatchLoader
 from asrlib.decoding.contract import Decoder
 from asrlib.files import write_jsonl
@@ -121,6 +122,8 @@ class Trainer:
         if self.writer is not None:  # also of a run that never came to a checkpoint
             self.writer.rewind(progress.step, progress.rows)
         self._set_precision()
+        if (name := device_name(self.model.device)) not in progress.devices:
+            progress.devices.append(name)
         on_gpu = self.model.device.type == "cuda"
         if not progress.finished and (on_gpu if options.try_worst is None else options.try_worst):
             self._set_training_mode()

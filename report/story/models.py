@@ -41,6 +41,14 @@ CONTRASTS = (
     ),
     ("the same, last step", "an4-conformer-last", "an4-conformer-cr-last"),
     ("begun with the shipped recogniser, not from nothing", "an4-conformer", "an4-shipped"),
+    *(
+        (f"augmentation of {what}, not none; best on dev", "an4-augment-none", f"an4-augment-{arm}")
+        for what, arm in (
+            ("waveforms", "waveform"),
+            ("spectrograms", "spectrogram"),
+            ("both", "both"),
+        )
+    ),
 )
 LABELS = (("an4-deepspeech2", "an4-deepspeech2-bpe"), ("demo-char", "demo"))  # characters, pieces
 PLACES = (
