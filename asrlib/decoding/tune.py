@@ -38,7 +38,8 @@ from asrlib.files import write_atomically
 from asrlib.metrics import Edits, ErrorRate, ScoredUtterance
 from asrlib.result import Result, add_result, command_line, current_commit, now, result_of, scores
 
-TEST = re.compile(r"test(-.*)?", re.IGNORECASE)
+# test, tests, test2, test-clean, test_other, an4_test; but not latest, nor test_of_something
+TEST = re.compile(r"test-.*|(.+[-_ .])?tests?(\d*|[-_ .](clean|other).*)", re.IGNORECASE)
 COLUMNS = [
     *Point._fields,
     *("wer", "cer", "substitutions", "deletions", "insertions", "seconds"),

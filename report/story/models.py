@@ -89,9 +89,9 @@ def headline() -> Iterator[str]:
     if card.exists():
         name = OmegaConf.load(card.with_name("config.yaml")).name
         yield (
-            f"**The model that is shipped** is `{name}`: its {link(card, 'card')} has data, licences and limits, "
-            f"{link('report/shipped-samples.md', 'a table')} its best and worst dev utterances; its commands "
-            "are in part 2, its learning curve in part 3."
+            f"**The model that is shipped** is `{name}`: its {link(card, 'card')} has data, licences and "
+            f"limits, {link('report/shipped-samples.md', 'a table')} its best and worst dev utterances; its "
+            "commands are in part 2, its learning curve in part 3."
         )
     yield "" + results_table("models")
     used = {name for row in published for name in (corpus(row), row.test_data.split()[0])}
