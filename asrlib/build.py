@@ -112,6 +112,11 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def device_name(device: torch.device) -> str:
+    """What a row calls it: "cpu", or a GPU's model."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def build_named(section: DictConfig | None) -> dict[str, Any]:
     """{name: object} of a section whose entries each have a ``_target_``; null entries are left out."""
     return {name: build(entry) for name, entry in (section or {}).items() if entry is not None}

@@ -37,7 +37,7 @@ class Result:
     words: int
     utterances: int
     parameters: int
-    device: str
+    device: str  # that trained it, and that tested it where this was another
     train_hours: float | None  # wall time
     audio_hours_seen: float | None
     seed: int | None
@@ -82,6 +82,8 @@ def result_of(
     config, state = OmegaConf.load(checkpoint / "config.yaml"), read_state(checkpoint)
     commands = [*state.get("earlier", []), state["command"], facts["command"]]
     facts["command"] = " && ".join(commands)
+    if (trained := state.get("devices", [])) and trained != [facts["device"]]:
+        facts["device"] = f"{' and '.join(trained)}, tested on {facts['device']}"
     start = _run_of(config.get("init_from"))
     return Result(
         system="asrlib",

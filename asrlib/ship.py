@@ -6,10 +6,14 @@ FOLDER becomes a checkpoint like any other: weights in float16 (they are float32
 configuration, the labels, where the training stood; and beside them the language model. Tune its decoder
 there, then: python -m asrlib.decoding.tune tune.from_pretrained=FOLDER decoder.lm_path=FOLDER/FILE. What is
 printed are the entries of FOLDER's files for ``asrlib/configs/resources.yaml``.
+
+Of a FOLDER that is there, the card stays (README.md), and all else goes: how to decode was tuned for other
+weights. Of absolute paths in the training's commands and messages, the names alone are published.
 """
 
 import argparse
 import hashlib
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -22,7 +26,8 @@ from asrlib.build import texts_in
 from asrlib.checkpoint import find_checkpoint, read_weights, write_checksums
 from asrlib.files import folder_written_atomically
 
-AS_THEY_ARE = ("text_encoder.json", "state.json")
+CARD = "README.md"
+PLACE = re.compile(r"(?<![\w.:/])/(?:[^\s'\",=:/]+/)*([^\s'\",=:/]+)")  # an absolute path; its name
 RUNS = ("run_dir", "init_from")  # folders of trainings: of these, the name is published
 
 
@@ -44,10 +49,13 @@ def ship(run: Path | str, folder: Path, lm: Path | None = None) -> None:
     weights = {name: _halved(name, tensor) for name, tensor in read_weights(checkpoint).items()}
     with folder_written_atomically(folder) as made:
         save_file(weights, made / "model.safetensors")
-        for name in AS_THEY_ARE:
-            shutil.copy(checkpoint / name, made)
+        shutil.copy(checkpoint / "text_encoder.json", made)
+        state = (checkpoint / "state.json").read_text()
+        (made / "state.json").write_text(PLACE.sub(r"\1", state))
         OmegaConf.save(OmegaConf.create(config), made / "config.yaml")
         write_checksums(made)
+        if (folder / CARD).exists():
+            shutil.copy(folder / CARD, made)
         if lm is not None:
             shutil.copy(lm, made)
 

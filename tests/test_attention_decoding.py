@@ -20,6 +20,9 @@ ABC = CTCTextEncoder("ab ")
 V, D = len(ABC), 6
 
 
+SEED = 2  # of an untrained speller that writes some labels, and ends by itself
+
+
 def new_speller(vocabulary=V, seed=0, scale=3.0):
     """Untrained, with weights so large that it has opinions."""
     torch.manual_seed(seed)
@@ -151,9 +154,21 @@ def test_a_wide_beam_ranks_texts_as_trying_them_all_does(weight, coverage):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("weight", [0, 0.3])
+def test_what_is_certain_of_the_blank_is_silent_whatever_the_speller_would_write(weight):
+    log_probs, lengths, encoded = new_output([9, 9, 5], seed=SEED)
+    certain = torch.full((V,), -1e4).index_fill(0, torch.tensor(BLANK), 0.0)
+    log_probs[0], log_probs[2, :5] = certain, certain
+    decoder = AttentionDecoder(ABC, new_speller(seed=SEED), 2, ctc_weight=weight)
+    found = decoder(log_probs, lengths, encoded)
+    assert [hypothesis.tokens for hypothesis in found[::2]] == [[], []]
+    assert found[1].tokens
+
+
+@torch.no_grad()
 def test_greedy_takes_the_best_label_until_that_is_the_end():
-    speller = new_speller(seed=3)
-    log_probs, lengths, encoded = new_output([9], seed=3)
+    speller = new_speller(seed=SEED)
+    log_probs, lengths, encoded = new_output([9], seed=SEED)
     (hypothesis,) = AttentionDecoder(ABC, speller, 1, ctc_weight=0)(log_probs, lengths, encoded)
     memory, expected = speller.remember(encoded, lengths), []
     state, label = speller.start(memory), torch.tensor([[EOS]])
@@ -161,7 +176,7 @@ def test_greedy_takes_the_best_label_until_that_is_the_end():
         logits, state = speller.step(label, memory, state)
         label = logits.argmax(-1)
         expected.append(label.item())
-    assert expected[:-1][: len(hypothesis.tokens)] == hypothesis.tokens
+    assert hypothesis.tokens and expected == [*hypothesis.tokens, EOS]
     assert hypothesis.text == ABC.decode(hypothesis.tokens)
 
 

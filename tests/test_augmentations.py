@@ -27,6 +27,7 @@ from asrlib.augmentations import (
     TimeWarp,
     WaveformAugmentations,
 )
+from asrlib.data import AudioError
 from asrlib.randomness import generator
 from tests.signals import hiss, pitch, tone
 
@@ -148,6 +149,14 @@ def test_recordings_are_those_that_are_asked_for_and_told_apart(noise_dir):
     assert repr(NoiseFiles(str(moved))) != repr(every)
     with pytest.raises(FileNotFoundError, match=r"rain\.wav"):
         NoiseFiles(str(noise_dir), files=["long.wav", "rain.wav"])
+
+
+def test_hidden_files_are_no_recordings_and_a_broken_one_is_named_at_once(noise_dir):
+    (noise_dir / "._long.wav").write_text("what macOS leaves")
+    assert len(NoiseFiles(str(noise_dir)).recordings.paths) == 2
+    (noise_dir / "broken.wav").write_text("no audio")
+    with pytest.raises(AudioError, match=r"broken\.wav"):
+        NoiseFiles(str(noise_dir))
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.1])

@@ -1,5 +1,7 @@
 """Common Voice is read as downloaded: its columns, quotes, clips, and what must not be trained on."""
 
+import re
+
 import pytest
 import soundfile
 
@@ -129,6 +131,14 @@ def test_listed_durations_are_taken_and_no_clip_is_opened(cv_dir, monkeypatch):
     index = common_voice_index(cv_dir, "train")
     assert [u.duration for u in index.utterances] == [0.50, 0.51, 0.53, 0.54, 0.55]
     assert "no such recording" in index.skipped["common_voice_en_102"]
+
+
+def test_a_clip_whose_duration_is_listed_as_0_is_looked_at(cv_dir):
+    list_durations(cv_dir)
+    listed = cv_dir / "clip_durations.tsv"
+    listed.write_text(re.sub(r"(common_voice_en_102\.mp3)\t\S+", r"\1\t0", listed.read_text()))
+    found = {u.id: u.duration for u in common_voice_index(cv_dir, "train").utterances}
+    assert found["common_voice_en_102"] > 0.1
 
 
 def test_without_them_the_headers_are_read_once(cv_dir, monkeypatch):

@@ -1,6 +1,7 @@
 """Two systems side by side: what is shown follows from a rule, and the difference from the pairs."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -53,6 +54,18 @@ def test_the_order_of_utterances_does_not_matter():
 def test_different_utterances_cannot_be_compared():
     with pytest.raises(ValueError, match="same utterances"):
         compare(scored(*BEFORE), scored(*AFTER[:3], references=("a b c d", "e f g h", "i j k l")))
+
+
+def test_speakers_that_one_system_does_not_name_cannot_be_paired():
+    unnamed = scored(*AFTER)
+    unnamed.utterances = [replace(u, speaker=None) for u in unnamed.utterances]
+    with pytest.raises(ValueError, match="speaker_pattern"):
+        compare(scored(*BEFORE), unnamed)
+
+
+def test_without_reference_words_there_is_no_interval():
+    empty = scored("", "a", references=("", ""))
+    assert compare(empty, empty).interval is None
 
 
 def test_one_speaker_has_no_interval():

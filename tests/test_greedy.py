@@ -1,10 +1,13 @@
 """The greedy decoder writes the most probable label of each real frame, collapsed."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import one_hot
 
 from asrlib.decoding import GreedyDecoder
+from asrlib.decoding.contract import decode
 from asrlib.text import BLANK, CTCTextEncoder, collapse
 
 ENCODER = CTCTextEncoder("abc ")
@@ -70,3 +73,20 @@ def test_tokens_start_at_their_frames():
 def test_blanks_alone_are_an_empty_text():
     (hypothesis,) = DECODE(log_probs_of([BLANK] * 5)[None], torch.tensor([5]))
     assert (hypothesis.text, hypothesis.tokens, hypothesis.frames) == ("", [], [])
+
+
+def test_nan_in_a_frame_that_counts_is_an_error():
+    log_probs = torch.zeros(1, 3, 3).log_softmax(-1)
+    log_probs[0, 2] = torch.nan
+    decoder = GreedyDecoder(CTCTextEncoder("ab"))
+    assert decoder(log_probs, torch.tensor([2]))[0].score < 0
+    with pytest.raises(ValueError, match="NaN"):
+        decoder(log_probs, torch.tensor([3]))
+
+
+def test_what_is_written_has_one_space_between_words_and_none_outside():
+    encoder = CTCTextEncoder("ab ")
+    path = torch.tensor([[3, 1, 3, 0, 3, 2, 2, 3]])
+    output = {"log_probs": one_hot(path, 4).float().log(), "log_probs_length": torch.tensor([8])}
+    assert GreedyDecoder(encoder)(*output.values())[0].text == " a  b "
+    assert decode(GreedyDecoder(encoder), output)[0].text == "a b"

@@ -100,6 +100,21 @@ def test_of_two_files_with_one_id_the_second_is_left_out_by_name(custom_dir):
     assert "same id as another (a1-ann-b.flac)" in reason
 
 
+@pytest.mark.parametrize("name", ["a1-ann-b.txt", "a1-ann-b.flac"])
+def test_what_cannot_be_read_does_not_hide_a_recording_of_the_same_id(custom_dir, name):
+    (custom_dir / "audio" / name).write_text("a cat")
+    index = custom_dir_index(custom_dir)
+    assert "a1-ann-b" in [u.id for u in index.utterances] and len(index.utterances) == 4
+    assert [os.path.basename(path) for path in index.skipped] == [name]
+
+
+def test_endings_of_transcripts_may_be_in_upper_case(custom_dir):
+    texts = {u.id: u.text for u in custom_dir_index(custom_dir).utterances}
+    for path in (custom_dir / "transcriptions").iterdir():
+        path.rename(path.with_suffix(".TXT"))
+    assert {u.id: u.text for u in custom_dir_index(custom_dir).utterances} == texts
+
+
 def test_what_is_no_audio_is_named_and_what_is_hidden_ignored(custom_dir):
     (custom_dir / "audio" / "README.md").write_text("about")
     (custom_dir / "audio" / "b.wav").write_text("about")

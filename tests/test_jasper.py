@@ -175,6 +175,11 @@ def test_in_a_dense_jasper_every_earlier_state_joins_in_every_block():
     assert not torch.allclose(*outputs, atol=1e-3)
 
 
+def test_a_dropout_that_would_grow_to_1_is_refused_as_it_was_given():
+    with pytest.raises(ValueError, match=r"model\.dropout=0\.5: .* in \[0, 0\.5\)"):
+        Jasper(N_MELS, V, "xs", dropout=0.5)
+
+
 def test_dropout_grows_as_in_the_paper():
     model = Jasper(N_MELS, V, "xs", dropout=0.2)
     blocks = [model.prologue, *model.blocks, *model.epilogue]

@@ -150,3 +150,11 @@ def test_the_interval_is_repeatable_and_widens_with_confidence():
 def test_one_speaker_has_no_interval():
     with pytest.raises(ValueError, match="at least two speakers"):
         wer_interval(_scored({"alone": 1}))
+
+
+def test_no_reference_words_have_no_interval_whoever_spoke():
+    errors = ErrorRate()
+    for speaker in "ab":
+        errors.add("", "x", speaker, speaker)
+    with pytest.raises(ValueError, match="reference words, and there are none"):
+        wer_interval(errors.utterances)

@@ -170,6 +170,8 @@ def test_parts_that_make_no_sense_are_refused_by_name(corpus):
         MixtureDataset({"m": nested | {"_recursive_": False}})
     with pytest.raises(ValueError, match="without parts"):
         MixtureDataset({"a": None})
+    with pytest.raises(ValueError, match="part a: augmentations are those of the whole"):
+        MixtureDataset({"a": section(corpus / "dev", augmentations={"noise": None})})
     with pytest.raises(ValueError, match=r"part a: no usable utterance.*not 50–30.0 s long': 6"):
         mixture(corpus, min_duration=50)
 

@@ -7,7 +7,7 @@ import torch
 from omegaconf import OmegaConf
 
 from asrlib.build import build_encoder, build_features
-from asrlib.checkpoint import find_damage, load_acoustic_model, save_checkpoint
+from asrlib.checkpoint import find_damage, load_acoustic_model, read_state, save_checkpoint
 from asrlib.configs import compose
 from asrlib.download import Downloader, load_manifest
 from asrlib.download.manifest import REPOSITORY
@@ -29,7 +29,9 @@ def run(tmp_path):
         model = AcousticModel(features, build_encoder(config, features, ENCODER))
         change(model.encoder)
         path = tmp_path / "run/checkpoints/best"
-        save_checkpoint(path, model, config, ENCODER, {"command": "python train.py"})
+        save_checkpoint(
+            path, model, config, ENCODER, {"command": f"python train.py {tmp_path}/x/y"}
+        )
         return tmp_path / "run"
 
     return make
@@ -57,10 +59,19 @@ def test_places_of_this_machine_are_not_published(run, tmp_path):
     assert not (tmp_path / "small").exists()
     runs = (f"run_dir={tmp_path}/two", f"init_from={tmp_path}/one")
     ship(run(*runs), tmp_path / "small")
+    assert read_state(tmp_path / "small") == {"command": "python train.py y"}
     config = OmegaConf.load(tmp_path / "small/config.yaml")
     assert (config.run_dir, config.init_from) == ("two", "one"), (
         "what a run was called is no secret"
     )
+
+
+def test_the_card_of_what_was_published_before_stays_and_its_weights_of_decoding_go(run, tmp_path):
+    (tmp_path / "small/decoding").mkdir(parents=True)
+    (tmp_path / "small/README.md").write_text("the card")
+    ship(run(), tmp_path / "small")
+    assert (tmp_path / "small/README.md").read_text() == "the card"
+    assert not (tmp_path / "small/decoding").exists()
 
 
 def test_weights_that_float16_cannot_hold_are_refused(run, tmp_path):

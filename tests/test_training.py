@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file
 
@@ -11,10 +12,11 @@ from asrlib.build import build
 from asrlib.configs import compose
 from asrlib.result import Result, add_result, load_results, save_results
 from asrlib.training import Inferencer, build_trainer, saving, train
+from asrlib.training.distributed import World
 from asrlib.training.optimizer import adamw
 from asrlib.training.schedule import Noam, OneCycle, WarmupCosine
 from asrlib.training.step import take
-from tests.corpus import tiny_overrides, write_parts
+from tests.corpus import say, tiny_overrides, write_parts
 
 RUNS = ("whole", "halves")
 
@@ -179,14 +181,81 @@ def test_utterances_without_a_ctc_path_are_named_and_counted(corpus, tmp_path):
     assert progress.infeasible == {victim.stem: 2}  # once an epoch
 
 
-def test_audio_that_breaks_during_training_is_named_and_the_rest_goes_on(tmp_path):
+def test_an_epoch_that_has_nothing_to_learn_is_an_error_that_names_why(tmp_path, capsys):
+    write_parts(tmp_path / "data", train=3, dev=2)
+    for text in (tmp_path / "data/train/transcriptions").iterdir():
+        text.write_text("a" * 400)
+    trainer = build_trainer(tiny_config(tmp_path / "data", tmp_path / "run", "augmentations=none"))
+    with pytest.raises(ValueError, match="an epoch without a step"):
+        trainer.train()
+    assert trainer.progress.infeasible == {f"train{i}-s{i % 2}-b": 1 for i in range(3)}
+    assert capsys.readouterr().out.count("more labels than frames") == 3
+
+
+@pytest.mark.parametrize("part", ["train", "dev"])
+def test_audio_that_breaks_during_training_is_named_and_the_rest_goes_on(tmp_path, part, capsys):
     write_parts(tmp_path / "data", train=4, dev=4, test=4)
     trainer = build_trainer(tiny_config(tmp_path / "data", tmp_path / "run"))
-    broken = sorted((tmp_path / "data/train/audio").iterdir())[0]
+    broken = sorted((tmp_path / "data" / part / "audio").iterdir())[0]
     broken.write_bytes(b"not audio any more")
     progress = trainer.train()
     assert set(progress.unreadable) == {broken.stem}
+    assert f"left out {broken.stem}" in capsys.readouterr().out
     assert progress.finished
+
+
+def test_a_dev_of_which_nothing_can_be_read_is_not_called_one_without_transcripts(tmp_path):
+    write_parts(tmp_path / "data", train=4, dev=2)
+    trainer = build_trainer(tiny_config(tmp_path / "data", tmp_path / "run"))
+    for path in (tmp_path / "data/dev/audio").iterdir():
+        path.write_bytes(b"not audio any more")
+    with pytest.raises(ValueError, match="no recording of dev that has a transcript can be read"):
+        trainer.train()
+
+
+def test_processes_wait_for_the_one_that_writes(corpus, tmp_path):
+    """A launcher kills the others when one of them is gone with the status of a stop."""
+    events = []
+
+    class Watched(World):
+        def gather(self, value):
+            events.append("together")
+            return super().gather(value)
+
+    config = tiny_config(corpus, tmp_path, "trainer.max_hours=1e-9")
+    trainer = build_trainer(config, Watched())
+    trainer.writer.close = lambda: events.append("closed")
+    assert not trainer.train().finished
+    assert events[-2:] == ["closed", "together"]
+
+
+def test_labels_of_a_start_that_came_to_no_checkpoint_are_forgotten(corpus, tmp_path):
+    pieces = ("text_encoder=bpe", "text_encoder.vocabulary_size=36")
+    others = write_parts(tmp_path / "others", train=9, dev=2)
+    build_trainer(tiny_config(others, tmp_path / "run", *pieces))
+    found = build_trainer(tiny_config(corpus, tmp_path / "run", *pieces)).text_encoder
+    wanted = build_trainer(tiny_config(corpus, tmp_path / "new", *pieces)).text_encoder
+    other = build_trainer(tiny_config(others, tmp_path / "other", *pieces)).text_encoder
+    assert found.to_dict() == wanted.to_dict() != other.to_dict()
+
+
+def test_recordings_to_draw_from_may_move_but_not_change(corpus, tmp_path):
+    for folder, pitches in (("one", "ab"), ("two", "ab"), ("three", "abc")):
+        (tmp_path / folder).mkdir()
+        for pitch in pitches:
+            soundfile.write(tmp_path / folder / f"{pitch}.wav", say(pitch), 16_000)
+
+    def config(folder):
+        place = f"augmentations.waveform.background.data_dir={tmp_path / folder}"
+        every = "augmentations.waveform.background.files=['*']"
+        return tiny_config(corpus, tmp_path / "run", "augmentations=recordings", place, every)
+
+    saving.save(build_trainer(config("one")))
+    build_trainer(config("two"))
+    with pytest.raises(
+        ValueError, match=r"augmentations\.waveform\.background: 2 recordings .* now"
+    ):
+        build_trainer(config("three"))
 
 
 def test_training_stops_early_when_dev_does_not_improve(corpus, tmp_path):

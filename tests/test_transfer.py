@@ -106,12 +106,27 @@ def test_a_training_starts_from_another_and_resumes_its_own(corpus, tmp_path):
         build_trainer(config_of(corpus, tmp_path / "third", "init_from=gone"))
 
 
-def trained_on(folder):
-    """What a row of results says of it."""
+def row_of(folder, device="x"):
+    """A row of results of it."""
     errors = ErrorRate()
     errors.add("a", "a", "utterance", "speaker")
-    facts = {"test_data": "x", "decoder": "x", "parameters": 1, "device": "x", "command": "x"}
-    return result_of(folder, errors, **facts).train_data
+    facts = {"test_data": "x", "decoder": "x", "parameters": 1, "device": device, "command": "x"}
+    return result_of(folder, errors, **facts)
+
+
+def test_a_row_names_the_devices_that_trained_and_tested(corpus, tmp_path):
+    train(config_of(corpus, tmp_path / "old", "trainer.max_hours=1e-9"))
+    state_file = checkpoint.find_latest(tmp_path / "old/checkpoints") / "state.json"
+    state = json.loads(state_file.read_text())
+    assert state["devices"] == ["cpu"] and row_of(state_file.parent, "cpu").device == "cpu"
+    state_file.write_text(json.dumps(state | {"devices": ["A GPU"]}))
+    assert row_of(state_file.parent, "cpu").device == "A GPU, tested on cpu"
+    (state_file.parent / "checksums.json").unlink()
+    train(config_of(corpus, tmp_path / "old"))
+    resumed = row_of(tmp_path / "old/checkpoints/best", "cpu")
+    assert resumed.device == "A GPU and cpu, tested on cpu"
+    later = build_trainer(config_of(corpus, tmp_path / "new", f"init_from={tmp_path / 'old'}"))
+    assert later.progress.devices == ["A GPU", "cpu"]
 
 
 def test_fine_tuning_on_other_texts_keeps_the_pieces_of_words(corpus, tmp_path):
@@ -129,7 +144,7 @@ def test_fine_tuning_on_other_texts_keeps_the_pieces_of_words(corpus, tmp_path):
     assert len(build_trainer(config_of(others, tmp_path / "more", *more)).text_encoder) == 38
     saving.save(again)
     latest = (checkpoint.find_latest(tmp_path / f"{name}/checkpoints") for name in ("old", "new"))
-    assert [trained_on(path) for path in latest] == ["an4", "an4, from old"]
+    assert [row_of(path).train_data for path in latest] == ["an4", "an4, from old"]
 
 
 def test_what_is_frozen_stays_as_it_was_and_has_no_state_in_the_optimiser(corpus, tmp_path):

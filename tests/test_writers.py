@@ -153,7 +153,7 @@ def test_cometml_without_a_key_is_an_error_with_its_remedy(corpus, tmp_path, mon
     pytest.importorskip("comet_ml")
     monkeypatch.delenv("COMET_API_KEY", raising=False)
     monkeypatch.setenv("COMET_CONFIG", str(tmp_path / "none"))
-    with pytest.raises(RuntimeError, match="mode=offline"):
+    with pytest.raises(RuntimeError, match=r"writer\.others\.comet\.mode=offline"):
         run(corpus, tmp_path, "writer=cometml")
 
 

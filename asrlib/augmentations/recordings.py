@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asrlib.data.audio import is_audio, read_audio
+from asrlib.data.audio import audio_info, is_audio, read_audio
 
 
 @lru_cache(maxsize=32)
@@ -16,7 +16,7 @@ def _read(path: str) -> np.ndarray:
 
 
 class Recordings:
-    """The audio files below a folder.
+    """The audio files below a folder, hidden ones apart.
 
     Args:
         data_dir: the folder.
@@ -24,18 +24,25 @@ class Recordings:
 
     Raises:
         FileNotFoundError: a pattern matches no audio file.
+        AudioError: one has a header that cannot be read.
     """
 
     def __init__(self, data_dir: str, files: Sequence[str]):
         root, found = Path(data_dir), set()
         for pattern in files:
-            matching = {path for path in root.glob(pattern) if is_audio(path)}
+            matching = {
+                path
+                for path in root.glob(pattern)
+                if is_audio(path) and not path.name.startswith(".")
+            }
             if not matching:
                 raise FileNotFoundError(f"no audio files {pattern} in {root.absolute()}")
             found |= matching
         if not found:
             raise FileNotFoundError(f"no audio files asked for in {root.absolute()}: files=[]")
         self.root, self.paths = root, sorted(map(str, found))
+        for path in self.paths:  # now, not in the middle of a training
+            audio_info(path)
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """One of them, float32 [n] at 16 kHz; not to be written to."""

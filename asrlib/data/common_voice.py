@@ -53,8 +53,7 @@ def _scan(data_dir: Path, part: str, apart_from: Sequence[str]) -> Index:
             index.skipped[id] = f"{id}: dev or test have its {shared[0]}"
         elif path.name not in there:
             index.skipped[id] = f"{id}: there is no such recording (its text is in {tsv})"
-        elif path.name in durations:
-            seconds = durations[path.name]
+        elif seconds := durations.get(path.name):  # some are listed as 0: their headers know better
             index.utterances.append(
                 Utterance(id, str(path), row["sentence"], seconds, row["client_id"])
             )

@@ -12,17 +12,19 @@ from asrlib.data.utterance import Index, cached_index
 
 
 def _scan(data_dir: Path, speaker_pattern: str | None) -> Index:
-    index = Index()
+    index, transcripts = Index(), {}
+    if (folder := data_dir / "transcriptions").is_dir():
+        transcripts = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() == ".txt"}
     for path in sorted((data_dir / "audio").iterdir()):
         if path.is_dir() or path.name.startswith("."):
             continue
-        transcript = data_dir / "transcriptions" / f"{path.stem}.txt"
-        text = transcript.read_text("utf-8", "replace").strip() if transcript.exists() else None
+        transcript = transcripts.get(path.stem)
+        text = transcript and transcript.read_text("utf-8", "replace").strip()
         match = re.search(speaker_pattern, path.stem) if speaker_pattern else None
         index.add(path.stem, path, text, match.group(1) if match else None)
-    for transcript in sorted((data_dir / "transcriptions").glob("*.txt")):
-        if not index.has(transcript.stem):
-            index.note_missing_audio(transcript.stem, transcript)
+    for id, transcript in transcripts.items():
+        if not index.has(id):
+            index.note_missing_audio(id, transcript)
     return index
 
 

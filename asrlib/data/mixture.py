@@ -30,7 +30,7 @@ class MixtureDataset(SpeechDataset):
 
     Raises:
         ValueError: a weight that is not positive, or not 1 where nothing is trained; a part that cannot be
-            built, or is a mixture itself; no parts.
+            built, has augmentations of its own, or is a mixture itself; no parts.
     """
 
     def __init__(
@@ -97,6 +97,8 @@ def _weight(name: str, section: Mapping[str, Any], training: bool) -> float:
 def _part(name: str, section: Mapping[str, Any], options: Mapping[str, Any]) -> SpeechDataset:
     from asrlib.build import build  # imported here: it builds models, too, which know no data
 
+    if section.get("augmentations") is not None:
+        raise ValueError(f"part {name}: augmentations are those of the whole; give the part none")
     section = {key: value for key, value in section.items() if key != "weight"}
     try:
         part = build(section, **{k: v for k, v in options.items() if k not in section})

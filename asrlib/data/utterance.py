@@ -15,7 +15,7 @@ from pathlib import Path
 from asrlib.data.audio import AudioError, audio_info
 from asrlib.files import read_jsonl, write_jsonl
 
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,21 @@ class Index:
     utterances: list[Utterance] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     _path_of: dict[str, Path] = field(default_factory=dict, repr=False, compare=False)
+    _unusable: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def add(self, id: str, path: Path, text: str | None, speaker: str | None = None) -> None:
-        """Adds a file, or notes by name why it cannot be used; of two with one id, the first counts."""
-        if (first := self._path_of.setdefault(id, path)) != path:
+        """Adds a file, or notes by name why it cannot be used; of two with one id, the first usable one
+        counts."""
+        if (first := self._path_of.get(id, path)) != path:
             self.skipped[str(path)] = f"{path}: has the same id as another ({first.name})"
             return
         try:
             duration = audio_info(path).duration
         except AudioError as error:
             self.skipped[str(path)] = str(error)
+            self._unusable.add(id)
         else:
+            self._path_of[id] = path
             self.utterances.append(Utterance(id, str(path), text, duration, speaker))
 
     def note_missing_audio(self, id: str, transcript: Path) -> None:
@@ -58,7 +62,8 @@ class Index:
         self.skipped[id] = f"{id}: there is no such recording (its text is in {transcript})"
 
     def has(self, id: str) -> bool:
-        return id in self._path_of
+        """Whether there is a file of that id, usable or not."""
+        return id in self._path_of or id in self._unusable
 
     def __add__(self, other: "Index") -> "Index":
         return Index(self.utterances + other.utterances, self.skipped | other.skipped)

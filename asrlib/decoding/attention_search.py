@@ -28,6 +28,7 @@ from torch import Tensor
 
 from asrlib.decoding.ctc_prefix import CTCPrefixScorer
 from asrlib.model.las import COVERED, EOS, Memory, SpellerState
+from asrlib.text import BLANK
 
 if TYPE_CHECKING:
     from asrlib.decoding.attention import AttentionDecoder
@@ -78,7 +79,7 @@ class Search:
         # what can raise a score
         self.margin = MARGIN if decoder.coverage or self.fusion is not None else 0.0
         # from here on B are the utterances at work
-        self.numbers = [i for i, length in enumerate(lengths.tolist()) if length]
+        self.numbers = _with_sound(log_probs, lengths)
         self.room = [LABELS_PER_FRAME * int(lengths[i]) for i in self.numbers]  # for labels
         rows = torch.tensor(self.numbers, dtype=torch.long, device=encoded.device)
         lengths = lengths.to(encoded.device)[rows]
@@ -263,6 +264,13 @@ class Search:
             return True
         best = heapq.nlargest(self.n, (score for score, _ in ended))
         return len(best) == self.n and best[-1] >= max(scores) + self.margin
+
+
+def _with_sound(log_probs: Tensor, lengths: Tensor) -> list[int]:
+    """Places of utterances that have frames of which not all are certain of the blank, as silence is."""
+    beyond = torch.arange(log_probs.shape[1]) >= lengths.cpu().unsqueeze(1)
+    silent = (log_probs[..., BLANK] == 0).cpu() | beyond
+    return (~silent.all(1)).nonzero().flatten().tolist()
 
 
 def path_of(node: Node | None) -> list[Node]:

@@ -75,7 +75,7 @@ class LogProbs:
     def decode(self, id: str, decoder: Decoder) -> str:
         """The text that ``LongForm`` and ``evaluate`` would give the utterance with ``decoder``."""
         texts = [decode_one(decoder, piece).text for piece in self[id]]
-        return " ".join(text.strip() for text in texts if text.strip())
+        return " ".join(text for text in texts if text)
 
 
 class _Recorder:

@@ -5,6 +5,7 @@ Decoders of CTC read ``log_probs`` and ``log_probs_length``; one that reads more
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -21,8 +22,12 @@ def reads(decoder: object) -> tuple[str, ...]:
 
 
 def decode(decoder: Decoder, output: Mapping[str, Tensor]) -> list[Hypothesis]:
-    """The hypotheses of a batch from a model's output."""
-    return decoder(*(output[name] for name in reads(decoder)))
+    """The hypotheses of a batch from a model's output, with one space between words and none outside.
+
+    Characters may spell others: between words, so that no word is changed.
+    """
+    found = decoder(*(output[name] for name in reads(decoder)))
+    return [replace(hypothesis, text=" ".join(hypothesis.text.split())) for hypothesis in found]
 
 
 def decode_one(decoder: Decoder, frames: Mapping[str, Tensor]) -> Hypothesis:

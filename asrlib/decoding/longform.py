@@ -54,7 +54,7 @@ class LongForm:
             frames = [offset + frame for frame in part.frames]
             parts.append(Hypothesis(part.text, part.score, part.tokens, frames))
         return Hypothesis(
-            text=" ".join(part.text.strip() for part in parts if part.text.strip()),
+            text=" ".join(part.text for part in parts if part.text),
             score=sum(part.score for part in parts),
             tokens=[token for part in parts for token in part.tokens],
             frames=[frame for part in parts for frame in part.frames],
@@ -63,18 +63,24 @@ class LongForm:
     def _cut(self, audio: Iterator[np.ndarray]) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """(first frame, what the model says [n, ...]) of parts that together cover all windows once."""
         rate = SAMPLE_RATE / self.model.samples_per_frame
-        step = round((WINDOW_SECONDS - OVERLAP_SECONDS) * rate)
-        offset, start, previous = 0, 0, None
+        steps = (
+            WINDOW_SECONDS - OVERLAP_SECONDS
+        ) * rate  # of one window, which may be no whole frames
+        number, start, previous = 0, 0, None
         for said in self._said(audio):
             if previous is not None:
+                step = round((number + 1) * steps) - round(number * steps)
                 first = round(step + MARGIN_SECONDS * rate)
                 last = round(step + (OVERLAP_SECONDS - MARGIN_SECONDS) * rate)
                 cut = first + self._gap(previous["log_probs"][first:last])
-                yield offset + start, {name: x[start:cut] for name, x in previous.items()}
-                offset, start = offset + step, cut - step
+                yield (
+                    round(number * steps) + start,
+                    {name: x[start:cut] for name, x in previous.items()},
+                )
+                number, start = number + 1, cut - step
             previous = said
         if previous is not None:
-            yield offset + start, {name: x[start:] for name, x in previous.items()}
+            yield round(number * steps) + start, {name: x[start:] for name, x in previous.items()}
 
     @torch.no_grad()
     def _said(self, audio: Iterator[np.ndarray]) -> Iterator[dict[str, Tensor]]:

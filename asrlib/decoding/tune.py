@@ -23,7 +23,7 @@ import hydra
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from asrlib.build import build, choose_device, reads_of, texts_in
+from asrlib.build import build, choose_device, device_name, reads_of, texts_in
 from asrlib.checkpoint import find_checkpoint, load_acoustic_model
 from asrlib.data import Utterance
 from asrlib.data.dataset import SpeechDataset
@@ -38,7 +38,8 @@ from asrlib.files import write_atomically
 from asrlib.metrics import Edits, ErrorRate, ScoredUtterance
 from asrlib.result import Result, add_result, command_line, current_commit, now, result_of, scores
 
-TEST = re.compile(r"test(-.*)?", re.IGNORECASE)
+# test, tests, test2, test-clean, test_other, an4_test; but not latest, nor test_of_something
+TEST = re.compile(r"test-.*|(.+[-_ .])?tests?(\d*|[-_ .](clean|other).*)", re.IGNORECASE)
 COLUMNS = [
     *Point._fields,
     *("wer", "cer", "substitutions", "deletions", "insertions", "seconds"),
@@ -231,7 +232,7 @@ def _cross_row(
         test_data=cross["test_data"],
         decoder=f"{cross['decoder']}, cross-tuned",
         parameters=parameters,
-        device=str(choose_device(options.device)),
+        device=device_name(choose_device(options.device)),
     )
 
 

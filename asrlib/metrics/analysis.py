@@ -9,7 +9,7 @@ LENGTHS = (5, 10, 20, 40)  # words: upper ends of the classes; the last has no e
 
 
 def by_length(errors: ErrorRate) -> list[dict]:
-    """WER of utterances with 1–5 reference words, 6–10, …; classes without any are left out."""
+    """WER of utterances with 0–5 reference words, 6–10, …; classes without any are left out."""
 
     def name(u: ScoredUtterance) -> str:
         place = sum(u.words.reference > limit for limit in LENGTHS)
@@ -17,7 +17,7 @@ def by_length(errors: ErrorRate) -> list[dict]:
         return f"{low}–{LENGTHS[place]}" if place < len(LENGTHS) else f"{low} and more"
 
     order = sorted(errors.utterances, key=lambda u: u.words.reference)
-    return _grouped(order, "words", name)
+    return _grouped(order, "length", name)
 
 
 def by_speaker(errors: ErrorRate) -> list[dict]:

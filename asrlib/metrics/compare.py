@@ -58,13 +58,18 @@ def compare(before: ErrorRate, after: ErrorRate, most: int = 5) -> Comparison:
         most: how many pairs are shown of each kind.
 
     Raises:
-        ValueError: the utterances or their references differ.
+        ValueError: the utterances, their references or their speakers differ.
     """
     first, second = ({u.id: u for u in errors.utterances} for errors in (before, after))
     if {id: u.reference for id, u in first.items()} != {
         id: u.reference for id, u in second.items()
     }:
         raise ValueError("the two systems were not scored on the same utterances and references")
+    if any(u.speaker != second[id].speaker for id, u in first.items()):
+        raise ValueError(
+            "the two systems name other speakers, over whom the interval is: score both with the same "
+            "speaker_pattern"
+        )
     ids = sorted(first)
     pairs = [_pair(first[id], second[id]) for id in ids]
     interval, probability = _bootstrap([first[id] for id in ids], [second[id] for id in ids])
@@ -103,7 +108,7 @@ def _bootstrap(
     """95 % interval of the difference, and the share of replicates below 0; same utterances in both."""
     (errors_before, words), (errors_after, _) = blocks(before).T, blocks(after).T
     n = len(words)
-    if n < 2:
+    if n < 2 or not words.any():
         return None, None
     draws = generator(0, "paired bootstrap").multinomial(n, np.full(n, 1 / n), size=replicates)
     drawn = draws @ words

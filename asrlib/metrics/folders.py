@@ -37,13 +37,14 @@ def _mean(rates) -> float:
 
 
 def read_texts(folder: Path | str) -> dict[str, str]:
-    """{id: text} of every ``ID.txt`` in ``folder``.
+    """{id: text} of every ``ID.txt`` in ``folder``, whose ending may be in upper case.
 
     Raises:
         FileNotFoundError: no such folder, or no ``.txt`` file in it.
     """
     folder = Path(folder)
-    texts = {p.stem: p.read_text("utf-8", "replace") for p in sorted(folder.glob("*.txt"))}
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    texts = {p.stem: p.read_text("utf-8", "replace") for p in found if p.suffix.lower() == ".txt"}
     if not texts:
         raise FileNotFoundError(f"no ID.txt files in {folder.absolute()}")
     return texts

@@ -197,6 +197,12 @@ class _JasperFamily(nn.Module):
         dense: bool,
     ):
         super().__init__()
+        most = max(layer.dropout for layer in layers)
+        if not 0 <= dropout * most < 1:
+            raise ValueError(
+                f"model.dropout={dropout}: the last layers have {most:g} times as much, so it must be in "
+                f"[0, {1 / most:g})"
+            )
         self.stride, self.dense = STRIDE, dense
         layers = [replace(x, channels=int(x.channels * size.width)) for x in layers]
         first, *groups, dilated, wide = layers

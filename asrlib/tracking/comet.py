@@ -38,7 +38,7 @@ class CometMLWriter:
             raise ImportError("writer=cometml needs `pip install comet-ml`") from error
         if not offline and not comet_ml.config.get_config("comet.api_key"):
             raise RuntimeError(
-                "no CometML key: set COMET_API_KEY; or log offline (writer.comet.mode=offline) and "
+                "no CometML key: set COMET_API_KEY; or log offline (writer.others.comet.mode=offline) and "
                 "`comet upload` later; or train with writer=local"
             )
         run_dir = Path(run_dir)

@@ -1,11 +1,11 @@
 """Whether a run that goes on is still the run that began.
 
 What cannot change a weight, or which data are seen, may change freely: the keys in ``FREE``. Instead of
-some of these, facts are compared: what the data hold (``SpeechDataset.fingerprint``), so that a corpus
-may move to another folder; the batches in a step, so that two processes may go on where one took two
-batches a step; the precision that was chosen. A key that is null is as one that is absent, so that
-the library may get options that are off. All else is refused, by name, unless
-``trainer.accept_changes`` names it or a section above it.
+some of these, facts are compared: what the data hold (``SpeechDataset.fingerprint``, and the names and
+sizes of the recordings that augmentations draw from), so that they may move to another folder; the
+batches in a step, so that two processes may go on where one took two batches a step; the precision that
+was chosen. A key that is null is as one that is absent, so that the library may get options that are
+off. All else is refused, by name, unless ``trainer.accept_changes`` names it or a section above it.
 
 ``trainer.epochs`` is not free: learning rates follow the share of the training that is done, so a run
 with more epochs is another run from its first step on.
@@ -29,11 +29,16 @@ ABSENT = "absent"
 
 def describe(train: SpeechDataset, val: SpeechDataset, batches_per_step: int) -> dict[str, str]:
     """What a run is made of beside its configuration, under the keys that stand for it."""
-    return {
+    facts = {
         "datasets.train": train.fingerprint(),
         "datasets.val": val.fingerprint() + (f" {val.augmentations}" if val.augmentations else ""),
         "trainer.accumulate": f"{batches_per_step} batches a step",
     }
+    if train.augmentations is not None:
+        for name, augmentation in train.augmentations.augmentations.items():
+            if recordings := getattr(augmentation, "recordings", None):
+                facts[f"augmentations.waveform.{name}"] = repr(recordings)
+    return facts
 
 
 def refuse_changes(
@@ -56,9 +61,9 @@ def refuse_changes(
     pairs = {
         key: (old.get(key, ABSENT), new.get(key, ABSENT))
         for key in sorted(old.keys() | new.keys())
-        if not _below(key, FREE)
+        if not _below(key, FREE) and not _is_place(key)
     }
-    pairs |= {key: (value, facts_now[key]) for key, value in facts_before.items()}
+    pairs |= {key: (value, facts_now.get(key, ABSENT)) for key, value in facts_before.items()}
     changes = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
     refused = [key for key in changes if not _below(key, accepted)]
     if refused:
@@ -85,6 +90,11 @@ def _flat(section: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(value, f"{prefix}{name}.")
         elif value is not None:
             yield f"{prefix}{name}", value
+
+
+def _is_place(key: str) -> bool:
+    """Whether that is a folder of recordings: what it holds is compared instead."""
+    return key.startswith("augmentations.") and key.endswith(".data_dir")
 
 
 def _below(key: str, sections: Iterable[str]) -> bool:

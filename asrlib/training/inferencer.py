@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from asrlib.build import build
+from asrlib.build import build, device_name
 from asrlib.checkpoint import find_checkpoint
 from asrlib.data.loader import make_loader
 from asrlib.decoding.longform import WINDOW_SECONDS
@@ -81,5 +81,5 @@ class Inferencer:
             test_data=f"{self.config.datasets.name} {self.options.part}",
             decoder=self.decoder.name,
             parameters=model.parameter_count(),
-            device=str(model.device),
+            device=device_name(model.device),
         )

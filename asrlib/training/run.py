@@ -64,7 +64,8 @@ def build_trainer(
         if start is not None:
             saving.refuse_changes(start, config, facts, options.accept_changes)
         texts = (u.text for u in train_data.utterances)
-        train_data.text_encoder = _text_encoder(config, start or run_dir, texts)
+        anew = start is None and world.is_first
+        train_data.text_encoder = _text_encoder(config, start or run_dir, texts, anew)
     text_encoder = val_data.text_encoder = train_data.text_encoder
     torch.manual_seed(torch_seed(seed, "initialisation"))
     features = build_features(config)
@@ -113,7 +114,9 @@ def build_trainer(
     return trainer
 
 
-def _text_encoder(config: DictConfig, folder: Path, texts: Iterable[str]) -> text.CTCTextEncoder:
+def _text_encoder(
+    config: DictConfig, folder: Path, texts: Iterable[str], anew: bool
+) -> text.CTCTextEncoder:
     """Made once in a run, and kept in its folder and checkpoints.
 
     It is that of ``init_from`` where that was made with the same options, so that fine-tuning on other
@@ -121,12 +124,13 @@ def _text_encoder(config: DictConfig, folder: Path, texts: Iterable[str]) -> tex
 
     Args:
         folder: the run's, or the checkpoint's from which it goes on.
+        anew: whatever is there, from a start that came to no checkpoint.
 
     Raises:
         ValueError: the run began with another one than ``config`` describes.
     """
     path = folder / "text_encoder.json"
-    if not path.exists():
+    if anew:
         found = None
         if config.init_from is not None:
             found = read_text_encoder(find_checkpoint(config.init_from))

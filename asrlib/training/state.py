@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 POSITIVE = (
     *("epochs", "batch_seconds", "accumulate", "eval_every", "log_every", "keep_checkpoints"),
+    "max_grad_norm",
     *("save_every_minutes", "max_hours", "max_bad_steps"),
 )
 
@@ -66,6 +67,7 @@ class Progress:
     # Through the encoder in training: after changes of speed, each view, without padding
     audio_seconds: float = 0.0
     train_seconds: float = 0.0  # wall time, evaluation included
+    devices: list[str] = field(default_factory=list)  # by name, each once
     finished: bool = False  # false after a training stopped early
     command: str = ""
     earlier: list[str] = field(default_factory=list)  # commands of the stages before

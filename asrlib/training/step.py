@@ -53,13 +53,17 @@ def take(trainer: Trainer, batches: list[dict]) -> dict[str, float] | None:
     unreadable = {item.utterance.id: item.reason for batch in batches for item in batch["skipped"]}
     batches = [batch for batch in batches if "audio" in batch]
     frames = [trainer.model.output_length(batch["audio_length"]) for batch in batches]
-    counts = world.gather((sum(map(trainer.criterion.count, batches, frames)), unreadable))
-    for _, reasons in counts:
+    own = sum(map(trainer.criterion.count, batches, frames))
+    without = [id for batch in batches for id in batch["utterance_id"]] if own == 0 else []
+    counts = world.gather((own, unreadable, without))
+    for _, reasons, _ in counts:
         for id, reason in reasons.items():
             progress.unreadable[id] = reason
             world.tell(f"left out {id}: {reason}")
-    count = sum(number for number, _ in counts)
+    count = sum(number for number, _, _ in counts)
     if count == 0:
+        for _, _, ids in counts:
+            _note_infeasible(trainer, ids)
         return None
     statistics = running_statistics(trainer)
     before = flatten(statistics)
@@ -143,10 +147,7 @@ def _note(trainer: Trainer, shares: list[Share], count: int, norm: float) -> dic
     progress, parts = trainer.progress, Counter()
     for share in shares:
         parts.update(share.parts)
-        for id in share.infeasible:
-            if id not in progress.infeasible:
-                trainer.world.tell(f"left out {id}: more labels than frames for CTC")
-            progress.infeasible[id] = progress.infeasible.get(id, 0) + 1
+        _note_infeasible(trainer, share.infeasible)
     seconds = sum(share.samples for share in shares) / SAMPLE_RATE
     progress.step += 1
     progress.bad_in_a_row = 0
@@ -156,6 +157,14 @@ def _note(trainer: Trainer, shares: list[Share], count: int, norm: float) -> dic
     losses = {f"loss_{name}": part / count for name, part in parts.items()}
     loss = sum(share.loss for share in shares) / count
     return {"loss": loss, "grad_norm": norm, "seconds": seconds} | losses
+
+
+def _note_infeasible(trainer: Trainer, ids: list[str]) -> None:
+    infeasible = trainer.progress.infeasible
+    for id in ids:
+        if id not in infeasible:
+            trainer.world.tell(f"left out {id}: more labels than frames for CTC")
+        infeasible[id] = infeasible.get(id, 0) + 1
 
 
 def running_statistics(trainer: Trainer) -> list[Tensor]:

@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from asrlib.augmentations import SpectrogramAugmentations
+from asrlib.build import device_name
 from asrlib.data.loader import BatchLoader
 from asrlib.decoding.contract import Decoder
 from asrlib.files import write_jsonl
@@ -110,6 +111,8 @@ class Trainer:
                     self._close_writer()
                 raise
             self._close_writer()
+            # a launcher kills the others as soon as one process ends with a status that is not 0
+            self.world.gather(None)
         return self.progress
 
     def _train(self) -> None:
@@ -121,6 +124,8 @@ class Trainer:
         if self.writer is not None:  # also of a run that never came to a checkpoint
             self.writer.rewind(progress.step, progress.rows)
         self._set_precision()
+        if (name := device_name(self.model.device)) not in progress.devices:
+            progress.devices.append(name)
         on_gpu = self.model.device.type == "cuda"
         if not progress.finished and (on_gpu if options.try_worst is None else options.try_worst):
             self._set_training_mode()
@@ -151,6 +156,7 @@ class Trainer:
         sampler.set_epoch(progress.epoch, progress.batches_done)
         total = len(sampler.batches(progress.epoch))
         batches_per_step = options.accumulate * self.world.size
+        whole, steps = progress.batches_done == 0, progress.step
         if progress.batches_done == 0:
             progress.measured, progress.measured_seconds = [], 0.0
         batches = iter(self.train_loader)
@@ -177,6 +183,12 @@ class Trainer:
                 self._stop_for(self.stopping.reason())
                 if progress.batches_done < total:  # after the last, an evaluation may come first
                     self._save_if_due()
+        if whole and progress.step == steps and not progress.bad_steps:
+            raise ValueError(
+                "an epoch without a step: no recording can be read that has as many frames as CTC needs for "
+                "its text. What was left out stands above; a model that subsamples less, or pieces of words "
+                "(text_encoder=bpe), need fewer frames a label"
+            )
 
     def _set_training_mode(self) -> None:
         self.model.train()
@@ -261,8 +273,16 @@ class Trainer:
             shown = log_samples(self) if self.writer is not None else {}
         self._lap()
         errors = evaluation.errors
+        for item in evaluation.skipped:
+            progress.unreadable[item.utterance.id] = item.reason
+            self.world.tell(f"left out {item.utterance.id} of dev: {item.reason}")
         if not errors.words.reference:
-            raise ValueError("dev has no transcripts, and without them nothing can be selected")
+            raise ValueError(
+                "no recording of dev that has a transcript can be read, and without them nothing can be "
+                "selected"
+                if evaluation.skipped
+                else "dev has no transcripts, and without them nothing can be selected"
+            )
         losses = {f"loss_{name}_val": part for name, part in evaluation.loss_parts.items()}
         scores = {"loss_val": evaluation.loss, "WER_val": errors.wer, "CER_val": errors.cer}
         self._write({"epoch": epoch, **scores, **losses, **shown})

@@ -1,10 +1,10 @@
 """The sections of the report. Each returns Markdown and pictures, all of it computed from committed files."""
 
-from report.story.closing import bonuses, limits, planned
-from report.story.costs import augmentations, budget, faults, loading, speed
+from report.story.closing import bonuses, limits
+from report.story.costs import augmentations, budget, faults, loading, recognition, speed
 from report.story.decoding import attention, decoder_speed, decoders, errors, pairs
 from report.story.evidence import Picture
-from report.story.models import ablations, curves, headline, labels, notes
+from report.story.models import ablations, curves, headline, labels, notes, spellers
 from report.story.reproduction import recipes, reproduce
 
 __all__ = [
@@ -25,8 +25,9 @@ __all__ = [
     "loading",
     "notes",
     "pairs",
-    "planned",
     "recipes",
+    "recognition",
     "reproduce",
     "speed",
+    "spellers",
 ]

@@ -1,21 +1,10 @@
-"""What the numbers do not say, where the bonuses are, and what is still to come."""
+"""What the numbers do not say, and where the bonuses are."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from report.story.evidence import RESULTS, corpus, link, measured, rows, table
 
-# what the plan names, and what it is
-PLANNED = {
-    "mini-librispeech.json": "a Conformer on five hours of LibriSpeech",
-    "shipped.json": "the model that is published",
-    "an4-las.json": "Listen, Attend and Spell on AN4",
-    "mini-las.json": "Listen, Attend and Spell on mini-LibriSpeech",
-    "ablation-augment.json": "augmentations of the waveform, of the spectrogram, both, none",
-    "stage-two.json": "fine-tuning on a mixture",
-    "an4-jasper.json": "Jasper on AN4",
-    "an4-quartznet.json": "QuartzNet on AN4",
-}
 # what, the file that has it, results that show it: any of these
 BONUSES = (
     (
@@ -120,17 +109,3 @@ def bonuses() -> Iterator[str]:
             }
         )
     yield table(entries)
-
-
-def planned() -> Iterator[str]:
-    """Which results the plan names, and which of them are not there."""
-    missing = [name for name in PLANNED if not (RESULTS / name).exists()]
-    yield f"{len(PLANNED) - len(missing)} of {len(PLANNED)} files of results that the plan names are there."
-    yield table(
-        {
-            "file": f"`{name}`" if name in missing else link(RESULTS / name),
-            "what": what,
-            "there": "missing" if name in missing else "yes",
-        }
-        for name, what in PLANNED.items()
-    )

@@ -56,6 +56,29 @@ def speed() -> Iterator[str]:
     )
 
 
+def recognition() -> Iterator[str]:
+    """The shipped model beside PocketSphinx, from bench-recognise.json."""
+    found = measured("bench-recognise")
+    if not found:
+        return
+    yield (
+        f"The shipped model beside PocketSphinx with its default model; {found[0]['threads']} cores, "
+        "loading apart. Each row was measured when its system last changed, so machines may differ:"
+    )
+    yield table(
+        {
+            "system": row["system"],
+            "decoder": row["decoder"],
+            "#WER %": f"{row['wer']:.1f}",
+            "#times real time": f"{row['audio_seconds_per_second']:.1f}",
+            "#peak MB": f"{row['peak_mb']:,.0f}",
+            "machine": row["device"],
+            "date": row["date"][:10],
+        }
+        for row in found
+    )
+
+
 def loading() -> Iterator[str]:
     """Formats, and batches beside lhotse's, from bench-data.json."""
     found = measured("bench-data")

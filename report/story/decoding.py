@@ -21,6 +21,7 @@ from report.story.evidence import (
 )
 
 OURS, THEIRS = "beam+lm", "pyctcdecode+lm"
+EXAMPLES = 3  # of each kind and model; the files have more
 
 
 def decoders() -> Iterator[str | Picture]:
@@ -92,9 +93,9 @@ def pairs() -> Iterator[str]:
         "more."
     )
     for name, c in found.items():
-        yield f"#### {name}: helped\n\n{_pairs_table(c.helped)}"
+        yield f"#### {name}: helped\n\n{_pairs_table(c.helped[:EXAMPLES])}"
         if c.harmed:
-            yield f"#### {name}: harmed\n\n{_pairs_table(c.harmed)}"
+            yield f"#### {name}: harmed\n\n{_pairs_table(c.harmed[:EXAMPLES])}"
         else:
             yield f"#### {name}: harmed\n\nNone."
 
@@ -102,7 +103,7 @@ def pairs() -> Iterator[str]:
 def _seeds(name: str, c: Comparison) -> list[int | None]:
     """Of the trainings whose greedy row has the WER that was compared."""
     decoded = [row for row in rows("decoders") if (row.name, row.decoder) == (name, "greedy")]
-    return [row.seed for row in decoded if abs(row.wer - c.wer_before) < 1e-9]
+    return sorted({row.seed for row in decoded if abs(row.wer - c.wer_before) < 1e-9})
 
 
 def _pairs_table(chosen: list[Pair]) -> str:
@@ -147,7 +148,7 @@ def errors() -> Iterator[str]:
             "model": row.name,
             "on": row.test_data,
             "decoder": row.decoder,
-            "seed": row.seed,
+            "seed": "" if row.seed is None else row.seed,
             "#substitutions": row.substitutions,
             "#deletions": row.deletions,
             "#insertions": row.insertions,

@@ -2,6 +2,9 @@
 
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
+
+from omegaconf import OmegaConf
 
 from asrlib.result import Result
 from report.story import figures
@@ -11,7 +14,6 @@ from report.story.evidence import (
     contrast,
     corpus,
     experiment,
-    files,
     header,
     link,
     log_names,
@@ -40,9 +42,24 @@ CONTRASTS = (
         "an4-conformer-cr",
     ),
     ("the same, last step", "an4-conformer-last", "an4-conformer-cr-last"),
-    ("begun with the shipped recogniser, not from nothing", "an4-conformer", "an4-shipped"),
+    ("begun with the weights of stage-two, not from nothing", "an4-conformer", "an4-shipped"),
+    *(
+        (f"augmentation of {what}, not none; best on dev", "an4-augment-none", f"an4-augment-{arm}")
+        for what, arm in (
+            ("waveforms", "waveform"),
+            ("spectrograms", "spectrogram"),
+            ("both", "both"),
+        )
+    ),
 )
 LABELS = (("an4-deepspeech2", "an4-deepspeech2-bpe"), ("demo-char", "demo"))  # characters, pieces
+# the same encoder, data and first weights: trained by CTC alone, and with a speller
+SPELLERS = (
+    ("an4-conformer", "an4-las", "120 epochs, 78"),
+    ("an4-shipped", "an4-shipped-las", "15 epochs each"),
+    ("shipped-ctc-3", "shipped-joint", "3 epochs each"),
+)
+CROSSED = ("beam+lm, cross-tuned", "joint+lm, cross-tuned")
 PLACES = (
     "name=",
     "run_dir=",
@@ -67,6 +84,14 @@ def headline() -> Iterator[str]:
         yield (
             f"- Lowest WER on **{test_data}**: **{_wer(best):.1f} %** ({how}) by `{row.name}` "
             f"with `{row.decoder}`, {row.parameters / 1e6:.1f} M parameters."
+        )
+    card = Path("checkpoints/shipped/README.md")
+    if card.exists():
+        name = OmegaConf.load(card.with_name("config.yaml")).name
+        yield (
+            f"**The model that is shipped** is `{name}`: its {link(card, 'card')} has data, licences and "
+            f"limits, {link('report/shipped-samples.md', 'a table')} its best and worst dev utterances; its "
+            "commands are in part 2, its learning curve in part 3."
         )
     yield "" + results_table("models")
     used = {name for row in published for name in (corpus(row), row.test_data.split()[0])}
@@ -95,7 +120,7 @@ def _wer(rows: list[Result]) -> float:
 
 def curves() -> Iterator[str | Picture]:
     """Learning curves of the final models, then of all other trainings that have a log."""
-    final = [path.stem for path in files("models")]
+    final = list(dict.fromkeys(row.name for row in rows("models")))
     others = [name for name in log_names() if name not in final]
     for title, names in (("final models", final), ("others", others)):
         if not (names := [name for name in names if name in log_names()]):
@@ -153,6 +178,29 @@ def ablations() -> Iterator[str]:
             )
         yield told
     yield "All rows:\n\n" + results_table("ablations")
+
+
+def spellers() -> Iterator[str]:
+    """CTC against joint CTC and attention: the same encoder, first weights and data."""
+    found, entries = rows("decoders"), []
+    for ctc, joint, budget in SPELLERS:
+        for without, with_lm in (("greedy", "joint"), ("beam+lm", "joint+lm"), CROSSED):
+            for test_data in dict.fromkeys(row.test_data for row in found if row.name == joint):
+                pair = of(found, ctc, test_data, without), of(found, joint, test_data, with_lm)
+                if all(pair):
+                    entries.append(
+                        {
+                            "CTC": f"`{ctc}`",
+                            "joint": f"`{joint}`",
+                            "budget": budget,
+                            "on": test_data,
+                            "decoders": f"{without}; {with_lm}",
+                            "#CTC, WER %": f"{_wer(pair[0]):.2f}",
+                            "#joint, WER %": f"{_wer(pair[1]):.2f}",
+                        }
+                    )
+    if entries:
+        yield table(entries)
 
 
 def labels() -> Iterator[str]:

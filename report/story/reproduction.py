@@ -69,7 +69,7 @@ def reproduce() -> Iterator[str]:
         yield f"### {name}"
         if costs := {row.seed: row for row in here if row.train_hours}:
             yield table(_cost(row) for row in costs.values())
-        trained = [part for row in here for part in commands(row.command)[:-1]]
+        trained = [part for row in here for part in _trained(row)]
         tuned = dict.fromkeys(filter(None, map(_tuning, here)))
         yield code("\n".join(dict.fromkeys([*trained, *tuned, *tested])))
         yield from dict.fromkeys(filter(None, map(_folder, here)))
@@ -88,6 +88,16 @@ def _cost(row: Result) -> dict:
     }
 
 
+def _trained(row: Result) -> list[str]:
+    """The trainings of a row. What a committed checkpoint began with stands where that is made."""
+    stages = commands(row.command)[:-1]
+    name = experiment(row)
+    if name is None or not (EXPERIMENTS / f"{name}.yaml").exists():
+        return stages
+    start = Path(compose("train", f"experiment={name}").init_from or "")
+    return stages[-1:] if start.is_relative_to("checkpoints") else stages
+
+
 def _words(row: Result) -> dict[str, str]:
     """{KEY: VALUE} of a row's commands; those of another program may lack what ours have."""
     return dict(word.partition("=")[::2] for word in shlex.split(row.command))
@@ -96,7 +106,8 @@ def _words(row: Result) -> dict[str, str]:
 def _tuning(row: Result) -> str | None:
     """The command that tunes the decoders of a row on dev, and runs each of them on test.
 
-    None where no decoder was tuned, or its language model is not one of ``language_models``.
+    None where no decoder was tuned, or its language model is not one of ``language_models``. That of
+    ``joint+lm`` is tuned by itself: each of its points takes minutes.
     """
     words = _words(row)
     corpus, run = words.get("datasets", ""), words.get("inferencer.from_pretrained", "")
@@ -104,7 +115,11 @@ def _tuning(row: Result) -> str | None:
     if words.get("decoder") != "tuned" or not run or not lm.exists():
         return None
     root = [f"datasets.root=data/{corpus}"] if "datasets.root" in words else []
-    return wrapped(["python", "-m", "report.decoders", run, str(lm), f"datasets={corpus}", *root])
+    data = [f"datasets={corpus}", *root]
+    if words.get("decoder.which") == "joint+lm":
+        tuned = [f"tune.from_pretrained={run}", *data, "decoder=joint_lm", f"decoder.lm_path={lm}"]
+        return wrapped(["python", "-m", "asrlib.decoding.tune", *tuned])
+    return wrapped(["python", "-m", "report.decoders", run, str(lm), *data])
 
 
 def _folder(row: Result) -> str | None:
