@@ -10,6 +10,7 @@ sum over paths is exact; ``prefix_search`` says how it is made.
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,7 @@ from asrlib.decoding.prefix_layout import ANSWER, Found, Rules
 from asrlib.decoding.prefix_search import EMPTY, best_prefixes
 from asrlib.decoding.vocabulary import vocabulary_trie
 from asrlib.text import CTCTextEncoder
-
-WORD_STARTS = (" ", "▁")  # a piece that begins so ends the word before it
+from asrlib.text.bpe import WORD_START
 
 
 class BeamDecoder:
@@ -130,9 +130,9 @@ class BeamDecoder:
     def _rules_without_weights(self) -> Rules:
         """The options as the search reads them; without a language model no label ends a word."""
         pieces = self.text_encoder.pieces if self.lm else [""] * len(self.text_encoder)
-        written = [piece.removeprefix(word_mark(piece)).encode() for piece in pieces]
+        ends_word, written = written_by(pieces)
         return Rules(
-            ends_word=np.array([bool(word_mark(piece)) for piece in pieces]),
+            ends_word=np.array(ends_word),
             letters=np.frombuffer(b"".join(written), np.uint8).copy(),
             starts=np.cumsum([0, *map(len, written)]),
             vocabulary=self.lm.vocabulary if self.lm else vocabulary_trie([]),
@@ -157,6 +157,8 @@ class BeamDecoder:
 _NO_ANSWERS = new_table(0)
 
 
-def word_mark(piece: str) -> str:
-    """The word start at the beginning of ``piece``, if there is one."""
-    return next((mark for mark in WORD_STARTS if piece.startswith(mark)), "")
+def written_by(pieces: Sequence[str]) -> tuple[list[bool], list[bytes]]:
+    """Of each piece, whether it ends the word before it, and the bytes of a word that it writes."""
+    ends_word = [piece.startswith((" ", WORD_START)) for piece in pieces]
+    written = [piece[ends:].encode() for piece, ends in zip(pieces, ends_word, strict=True)]
+    return ends_word, written

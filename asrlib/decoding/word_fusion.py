@@ -10,7 +10,7 @@ Until then a word counts as the most frequent one that begins so, as in ``asrlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from asrlib.decoding.beam import word_mark
+from asrlib.decoding.beam import written_by
 from asrlib.decoding.ngram import LN_10, NGram
 from asrlib.decoding.prefix_search import EMPTY, ROOT, spell
 from asrlib.decoding.vocabulary import UNKNOWN
@@ -59,12 +59,7 @@ class WordFusion:
         from kenlm import State  # only NGram says what to do where it is missing
 
         self._new_state = State
-        marks = [word_mark(piece) for piece in text_encoder.pieces]
-        self.ends_word = [bool(mark) for mark in marks]
-        self._written = [
-            piece.removeprefix(mark).encode()
-            for piece, mark in zip(text_encoder.pieces, marks, strict=True)
-        ]
+        self.ends_word, self._written = written_by(text_encoder.pieces)
         self._least = self._lm.ahead.min()  # so that no prefix gains by leaving the vocabulary
         self._answers: dict[Writing, tuple[float, float, Any]] = {}  # in log10, without weights
         self._spelled: dict[tuple[int, int], int] = {}  # prefixes, by a prefix and a label
