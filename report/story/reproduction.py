@@ -14,6 +14,7 @@ from report.story.evidence import (
     commands,
     experiment,
     link,
+    logs,
     rows,
     table,
     wrapped,
@@ -21,14 +22,16 @@ from report.story.evidence import (
 
 
 def recipes() -> Iterator[str]:
-    """How each published model is trained, as its experiment's configuration says."""
-    entries = []
-    for row in {row.name: row for row in [*rows("models"), *rows("decoders")]}.values():
+    """How each model is trained, as its experiment's configuration says; how long, as its log does."""
+    entries, told = [], set()
+    for row in rows("models", "decoders", "ablations"):
         name = experiment(row)
-        if name is None or not (EXPERIMENTS / f"{name}.yaml").exists():
+        if name is None or name in told or not (EXPERIMENTS / f"{name}.yaml").exists():
             continue
+        told.add(name)
         config = compose("train", f"experiment={name}", "datasets.root=DIR")
-        encoder, length = config.text_encoder, f"{config.trainer.epochs} epochs"
+        heard = [round(log[-1]["epoch"]) for log in logs(row.name).values()]
+        encoder, length = config.text_encoder, f"{max(heard, default=config.trainer.epochs)} epochs"
         entries.append(
             {
                 "model": f"`{row.name}`",
