@@ -316,6 +316,7 @@ def test_the_demo_profile_goes_through_an_interruption_and_repeats_nothing(
         {
             "dataset": str(corpus / "test"),
             "checkpoint": str(out / "2_train"),
+            "decoder": "greedy",
             "out": str(tmp_path / "predictions"),
             "install": False,
         },
