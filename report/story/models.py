@@ -44,7 +44,15 @@ CONTRASTS = (
     ("the same, last step", "an4-conformer-last", "an4-conformer-cr-last"),
     ("begun with the weights of stage-two, not from nothing", "an4-conformer", "an4-shipped"),
     *(
-        (f"augmentation of {what}, not none; best on dev", "an4-augment-none", f"an4-augment-{arm}")
+        (
+            f"augmentation of {what}, not none; {start}",
+            f"{name}-augment-none",
+            f"{name}-augment-{arm}",
+        )
+        for name, start in (
+            ("an4", "after plain training"),
+            ("mini", "after stage-two, which had both"),
+        )
         for what, arm in (
             ("waveforms", "waveform"),
             ("spectrograms", "spectrogram"),
