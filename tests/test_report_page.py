@@ -115,8 +115,12 @@ def test_the_commands_are_those_of_the_rows_but_for_the_place_of_the_data(at_roo
         lines = "\n".join(evidence.commands(row.command)).replace("\\\n", "")  # as a shell does
         shown = shlex.split(lines)
         told = [word for word in shlex.split(row.command) if word != "&&"]
-        places = [word for word in told if word.startswith("datasets.root=")]
-        assert [w for w in shown if "root=" not in w] == [w for w in told if w not in places]
+        places = [
+            word for word in told if word.startswith(("datasets.root=", "datasets.noise_dir="))
+        ]
+        kept = [w for w in shown if not w.startswith(("datasets.root=", "datasets.noise_dir="))]
+        assert kept == [w for w in told if w not in places]
+        assert {w for w in shown if "noise_dir=" in w} <= {"datasets.noise_dir=data/noise"}
         all_corpora = {"datasets.root=data"}.intersection(places)
         assert {w for w in shown if "root=" in w} <= all_corpora | {
             f"datasets.root=data/{name}"

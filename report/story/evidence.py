@@ -33,6 +33,7 @@ T95 = (
     2.26,
 )  # Student's t, two-sided, 1 to 9 degrees
 
+PLACES = ("datasets.root", "datasets.noise_dir")
 EQUAL = 1e-6  # percent: two WERs of the same words that differ by less are the same
 
 
@@ -150,7 +151,7 @@ def commands(command: str) -> list[str]:
             found.append([])
             continue
         key, _, value = word.partition("=")
-        if key == "datasets.root":
+        if key in PLACES:
             name = Path(value.strip(chr(39))).name
             word = f"{key}=data" if name == "data" else f"{key}=data/{name}"
         found[-1].append(word)

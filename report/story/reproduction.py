@@ -24,7 +24,7 @@ from report.story.evidence import (
 def recipes() -> Iterator[str]:
     """How each model is trained, as its experiment's configuration says; how long, as its log does."""
     entries, told = [], set()
-    for row in rows("models", "decoders", "ablations"):
+    for row in [*rows("models"), *rows("decoders"), *rows("ablations")]:
         name = experiment(row)
         if name is None or name in told or not (EXPERIMENTS / f"{name}.yaml").exists():
             continue
