@@ -64,8 +64,8 @@ def build_trainer(
         if start is not None:
             saving.refuse_changes(start, config, facts, options.accept_changes)
         texts = (u.text for u in train_data.utterances)
-        anew = start is None and world.is_first
-        train_data.text_encoder = _text_encoder(config, start or run_dir, texts, anew)
+        made_of = f"{train_data.fingerprint()}, {config.init_from}" if start is None else None
+        train_data.text_encoder = _text_encoder(config, start or run_dir, texts, made_of)
     text_encoder = val_data.text_encoder = train_data.text_encoder
     torch.manual_seed(torch_seed(seed, "initialisation"))
     features = build_features(config)
@@ -115,7 +115,7 @@ def build_trainer(
 
 
 def _text_encoder(
-    config: DictConfig, folder: Path, texts: Iterable[str], anew: bool
+    config: DictConfig, folder: Path, texts: Iterable[str], made_of: str | None
 ) -> text.CTCTextEncoder:
     """Made once in a run, and kept in its folder and checkpoints.
 
@@ -124,20 +124,23 @@ def _text_encoder(
 
     Args:
         folder: the run's, or the checkpoint's from which it goes on.
-        anew: whatever is there, from a start that came to no checkpoint.
+        made_of: tells ``texts`` and ``init_from`` apart from those of an earlier start that came to no
+            checkpoint, whose labels are kept if they are the same; None if this goes on from one.
 
     Raises:
         ValueError: the run began with another one than ``config`` describes.
     """
     path = folder / "text_encoder.json"
-    if anew:
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    if made_of is not None and kept.get("made_of") != made_of:
         found = None
         if config.init_from is not None:
             found = read_text_encoder(find_checkpoint(config.init_from))
         if found is None or found.options != dict(config.text_encoder):
             found = text.learn(texts, **config.text_encoder)
-        write_atomically(path, json.dumps(found.to_dict()))
-    text_encoder = text.from_dict(json.loads(path.read_text()))
+        kept = found.to_dict() | {"made_of": made_of}
+        write_atomically(path, json.dumps(kept))
+    text_encoder = text.from_dict(kept)
     if text_encoder.options != dict(config.text_encoder):
         raise ValueError(
             f"{path} was made with {text_encoder.options}, not with {config.text_encoder}: "
