@@ -174,8 +174,8 @@ def test_the_views_of_a_batch_differ_by_their_masks_alone(corpus, tmp_path, augm
 
 def test_utterances_without_a_ctc_path_are_named_and_counted(corpus, tmp_path):
     write_parts(tmp_path / "data", train=4, dev=4, test=4)
-    text = tmp_path / "data/train/transcriptions"
-    victim = sorted(text.iterdir())[1]
+    texts = tmp_path / "data/train/transcriptions"
+    victim = sorted(texts.iterdir())[1]
     victim.write_text("a" * 400)
     progress = train(tiny_config(tmp_path / "data", tmp_path / "run", "augmentations=none"))
     assert progress.infeasible == {victim.stem: 2}  # once an epoch
@@ -183,8 +183,8 @@ def test_utterances_without_a_ctc_path_are_named_and_counted(corpus, tmp_path):
 
 def test_an_epoch_that_has_nothing_to_learn_is_an_error_that_names_why(tmp_path, capsys):
     write_parts(tmp_path / "data", train=3, dev=2)
-    for text in (tmp_path / "data/train/transcriptions").iterdir():
-        text.write_text("a" * 400)
+    for path in (tmp_path / "data/train/transcriptions").iterdir():
+        path.write_text("a" * 400)
     trainer = build_trainer(tiny_config(tmp_path / "data", tmp_path / "run", "augmentations=none"))
     with pytest.raises(ValueError, match="an epoch without a step"):
         trainer.train()
