@@ -22,7 +22,7 @@ SMALL = [  # as little data as makes two steps; the model is not touched
     "trainer.batch_seconds=2",
     "trainer.num_workers=0",
     "trainer.log_samples=1",
-    "augmentations.waveform.speed=null",  # a few short texts may not fit faster speech
+    "++augmentations.waveform.speed=null",  # a few short texts may not fit faster speech
     "init_from=null",
 ]
 

@@ -127,23 +127,42 @@ def _wer(rows: list[Result]) -> float:
 
 
 def curves() -> Iterator[str | Picture]:
-    """Learning curves of the final models, then of all other trainings that have a log."""
-    final = list(dict.fromkeys(row.name for row in rows("models")))
-    others = [name for name in log_names() if name not in final]
-    for title, names in (("final models", final), ("others", others)):
-        if not (names := [name for name in names if name in log_names()]):
-            continue
-        yield f"### The {title}"
-        for name in names:
+    """Learning curves of the final models, then of all other trainings that have a log.
+
+    Each of the final ones has a picture, of all seeds; others of one experiment share one, of a seed of each.
+    """
+    final = dict.fromkeys(row.name for row in rows("models"))
+    if published := [name for name in final if name in log_names()]:
+        yield "### The final models"
+        for name in published:
+            yield _told(name)
             found = {f"seed {seed}": log for seed, log in logs(name).items()}
-            last = [[row for row in log if "WER_val" in row][-1] for log in found.values()]
-            rates = ", ".join(f"{row['WER_val']:.1f}" for row in last)
-            paths = ", ".join(map(link, log_paths(name).values()))
-            yield (
-                f"`{name}`: {last[0]['step']:,} steps, {last[0]['epoch']} epochs; WER on dev at "
-                f"the end {rates} % ({paths})."
-            )
             yield figures.training(name, found)
+    made_by = {row.name: experiment(row) for row in rows("decoders", "ablations")}
+    groups: dict[str, list[str]] = {}
+    for name in log_names():
+        if name not in final:
+            groups.setdefault(made_by.get(name) or name, []).append(name)
+    if groups:
+        yield "### The others"
+    for names in groups.values():
+        yield from map(_told, names)
+        if len(names) == 1:
+            found = {f"seed {seed}": log for seed, log in logs(*names).items()}
+        else:
+            found = {name: next(iter(logs(name).values())) for name in names}
+        yield figures.training(names[0], found)
+
+
+def _told(name: str) -> str:
+    """How long the trainings called ``name`` were, and where they ended."""
+    last = [[row for row in log if "WER_val" in row][-1] for log in logs(name).values()]
+    rates = ", ".join(f"{row['WER_val']:.1f}" for row in last)
+    paths = ", ".join(map(link, log_paths(name).values()))
+    return (
+        f"`{name}`: {last[0]['step']:,} steps, {last[0]['epoch']} epochs; WER on dev at the end "
+        f"{rates} % ({paths})."
+    )
 
 
 def ablations() -> Iterator[str]:
