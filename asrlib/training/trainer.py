@@ -183,7 +183,9 @@ class Trainer:
                 self._stop_for(self.stopping.reason())
                 if progress.batches_done < total:  # after the last, an evaluation may come first
                     self._save_if_due()
-        if whole and progress.step == steps and not progress.bad_steps:
+        left_out = progress.infeasible.keys() | progress.unreadable.keys()
+        utterances = self.train_loader.dataset.utterances
+        if whole and progress.step == steps and all(u.id in left_out for u in utterances):
             raise ValueError(
                 "an epoch without a step: no recording can be read that has as many frames as CTC needs for "
                 "its text. What was left out stands above; a model that subsamples less, or pieces of words "
