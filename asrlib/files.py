@@ -74,3 +74,9 @@ def remove_folder(path: Path) -> None:
     doomed = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     os.rename(path, doomed)
     shutil.rmtree(doomed)
+
+
+def texts_by_id(folder: Path) -> dict[str, Path]:
+    """{ID: path} of every ``ID.txt`` in ``folder``, its ending in any case; none where it is no folder."""
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    return {path.stem: path for path in found if path.suffix.lower() == ".txt"}

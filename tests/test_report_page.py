@@ -94,7 +94,8 @@ def test_every_link_and_picture_of_the_page_is_there(at_root):
 @pytest.mark.parametrize("name", ["report.md", "report.html", "report.ipynb"])
 def test_the_page_names_no_place_of_this_machine_and_nothing_undone(name):
     text = committed(name)
-    assert not re.search(r"(?<![\w.:/)])/(home|root|tmp|work|usr|mnt)/|\bTODO\b", text)
+    words = re.sub(r'"image/png": "[^"]*"', "", text)  # letters of a picture say nothing
+    assert not re.search(r"(?<![\w.:/)])/(home|root|tmp|work|usr|mnt)/|TODO", words)
     assert len(text) < 5_000_000
     if name == "report.html":
         assert not re.search(r'(src|href)="(https?:)?//', text), "it needs nothing from the network"

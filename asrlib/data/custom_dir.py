@@ -9,12 +9,11 @@ import re
 from pathlib import Path
 
 from asrlib.data.utterance import Index, cached_index
+from asrlib.files import texts_by_id
 
 
 def _scan(data_dir: Path, speaker_pattern: str | None) -> Index:
-    index, transcripts = Index(), {}
-    if (folder := data_dir / "transcriptions").is_dir():
-        transcripts = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() == ".txt"}
+    index, transcripts = Index(), texts_by_id(data_dir / "transcriptions")
     for path in sorted((data_dir / "audio").iterdir()):
         if path.is_dir() or path.name.startswith("."):
             continue

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from asrlib.files import texts_by_id
 from asrlib.metrics.error_rate import ErrorRate
 
 
@@ -43,8 +44,7 @@ def read_texts(folder: Path | str) -> dict[str, str]:
         FileNotFoundError: no such folder, or no ``.txt`` file in it.
     """
     folder = Path(folder)
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
-    texts = {p.stem: p.read_text("utf-8", "replace") for p in found if p.suffix.lower() == ".txt"}
+    texts = {id: path.read_text("utf-8", "replace") for id, path in texts_by_id(folder).items()}
     if not texts:
         raise FileNotFoundError(f"no ID.txt files in {folder.absolute()}")
     return texts

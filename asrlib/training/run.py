@@ -64,7 +64,7 @@ def build_trainer(
         if start is not None:
             saving.refuse_changes(start, config, facts, options.accept_changes)
         texts = (u.text for u in train_data.utterances)
-        made_of = f"{train_data.fingerprint()}, {config.init_from}" if start is None else None
+        made_of = f"{facts['datasets.train']}, {config.init_from}" if start is None else None
         train_data.text_encoder = _text_encoder(config, start or run_dir, texts, made_of)
     text_encoder = val_data.text_encoder = train_data.text_encoder
     torch.manual_seed(torch_seed(seed, "initialisation"))

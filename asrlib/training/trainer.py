@@ -30,7 +30,7 @@ from asrlib.model import AcousticModel, CTCLoss
 from asrlib.text import CTCTextEncoder
 from asrlib.tracking import Writer
 from asrlib.tracking.errors import HYPOTHESES
-from asrlib.training import saving, step
+from asrlib.training import saving, step, watch
 from asrlib.training.averaging import WeightAverage
 from asrlib.training.distributed import ALONE, World
 from asrlib.training.evaluation import evaluate
@@ -157,7 +157,7 @@ class Trainer:
         total = len(sampler.batches(progress.epoch))
         batches_per_step = options.accumulate * self.world.size
         whole, steps = progress.batches_done == 0, progress.step
-        if progress.batches_done == 0:
+        if whole:
             progress.measured, progress.measured_seconds = [], 0.0
         batches = iter(self.train_loader)
         with tqdm(
@@ -183,14 +183,8 @@ class Trainer:
                 self._stop_for(self.stopping.reason())
                 if progress.batches_done < total:  # after the last, an evaluation may come first
                     self._save_if_due()
-        left_out = progress.infeasible.keys() | progress.unreadable.keys()
-        utterances = self.train_loader.dataset.utterances
-        if whole and progress.step == steps and all(u.id in left_out for u in utterances):
-            raise ValueError(
-                "an epoch without a step: no recording can be read that has as many frames as CTC needs for "
-                "its text. What was left out stands above; a model that subsamples less, or pieces of words "
-                "(text_encoder=bpe), need fewer frames a label"
-            )
+        if whole and progress.step == steps:
+            watch.require_something_to_learn(self)
 
     def _set_training_mode(self) -> None:
         self.model.train()

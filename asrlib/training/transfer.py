@@ -69,7 +69,7 @@ def count_earlier_stages(folder: Path | str, progress: Progress) -> None:
     progress.earlier = [*state.get("earlier", []), state["command"]]
     progress.audio_seconds = state["audio_seconds"]
     progress.train_seconds = state["train_seconds"]
-    progress.devices = list(state.get("devices", []))
+    progress.devices = state.get("devices", [])
 
 
 def _tensors_of_labels(

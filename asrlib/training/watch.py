@@ -80,3 +80,19 @@ def _save(trainer: Trainer, what: str, batches: list[dict]) -> None:
                 written / "batch.safetensors",
             )
             (written / "batch.json").write_text(json.dumps(about, ensure_ascii=False, indent=1))
+
+
+def require_something_to_learn(trainer: Trainer) -> None:
+    """After an epoch without a step.
+
+    Raises:
+        ValueError: every utterance was left out, so no other epoch would have one.
+    """
+    progress = trainer.progress
+    left_out = progress.infeasible.keys() | progress.unreadable.keys()
+    if all(u.id in left_out for u in trainer.train_loader.dataset.utterances):
+        raise ValueError(
+            "an epoch without a step: no recording can be read that has as many frames as CTC needs for "
+            "its text. What was left out stands above; a model that subsamples less, or pieces of words "
+            "(text_encoder=bpe), need fewer frames a label"
+        )
