@@ -1,10 +1,11 @@
 """The sections of the report. Each returns Markdown and pictures, all of it computed from committed files."""
 
 from report.story.closing import bonuses, limits
+from report.story.contrasts import ablations, labels, spellers
 from report.story.costs import augmentations, budget, faults, loading, recognition, speed
 from report.story.decoding import attention, decoder_speed, decoders, errors, pairs
 from report.story.evidence import Picture
-from report.story.models import ablations, curves, headline, labels, notes, spellers
+from report.story.models import curves, headline, notes
 from report.story.reproduction import recipes, reproduce
 
 __all__ = [

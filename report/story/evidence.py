@@ -250,3 +250,8 @@ def of(found: Iterable[Result], name: str, test_data: str, decoder: str = "greed
 
 def mean(values: Iterable[float]) -> float:
     return statistics.fmean(values)
+
+
+def wer_of(rows: list[Result]) -> float:
+    """Mean WER of some rows, in percent."""
+    return mean(row.wer for row in rows)

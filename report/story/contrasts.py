@@ -1,0 +1,175 @@
+"""What was tried: pairs of systems that differ in one thing."""
+
+import shlex
+from collections.abc import Iterator
+
+from asrlib.result import Result
+from report.story.evidence import contrast, of, results_table, rows, table, wer_of
+
+# (what was changed, the row before, the row after)
+CONTRASTS = (
+    (
+        "running average of the weights, not the raw ones; last step",
+        "an4-conformer-raw",
+        "an4-conformer-last",
+    ),
+    ("the same, of CR-CTC", "an4-conformer-cr-raw", "an4-conformer-cr-last"),
+    ("the step that is best on dev, not the last; averaged", "an4-conformer-last", "an4-conformer"),
+    (
+        "CR-CTC, not CTC, with as many frames and steps; best on dev",
+        "an4-conformer",
+        "an4-conformer-cr",
+    ),
+    ("the same, last step", "an4-conformer-last", "an4-conformer-cr-last"),
+    ("begun with the weights of stage-two, not from nothing", "an4-conformer", "an4-shipped"),
+    *(
+        (
+            f"augmentation of {what}, not none; {start}",
+            f"{name}-augment-none",
+            f"{name}-augment-{arm}",
+        )
+        for name, start in (
+            ("an4", "after plain training"),
+            ("mini", "after stage-two, which had both"),
+        )
+        for what, arm in (
+            ("waveforms", "waveform"),
+            ("spectrograms", "spectrogram"),
+            ("both", "both"),
+        )
+    ),
+)
+LABELS = (("an4-deepspeech2", "an4-deepspeech2-bpe"), ("demo-char", "demo"))  # characters, pieces
+# the same encoder, data and first weights: trained by CTC alone, and with a speller
+SPELLERS = (
+    ("an4-conformer", "an4-las", "120 epochs, 78"),
+    ("an4-shipped", "an4-shipped-las", "15 epochs each"),
+    ("shipped-ctc-3", "shipped-joint", "3 epochs each"),
+)
+CROSSED = ("beam+lm, cross-tuned", "joint+lm, cross-tuned")
+PLACES = (
+    "name=",
+    "run_dir=",
+    "experiment=",
+    "datasets.root=",
+)  # options that say where, or which of both
+
+
+def ablations() -> Iterator[str]:
+    """One change at a time: differences over seeds, then all rows."""
+    found, entries = rows("models", "decoders", "ablations"), []
+    for what, before, after in CONTRASTS:
+        for test_data in dict.fromkeys(
+            row.test_data for row in found if row.name in (before, after)
+        ):
+            pair = contrast(of(found, before, test_data), of(found, after, test_data))
+            if pair is not None:
+                entries.append(
+                    {
+                        "change": what,
+                        "on": test_data,
+                        "#seeds": len(pair.differences),
+                        "#before": f"{wer_of(pair.before):.2f}",
+                        "#after": f"{wer_of(pair.after):.2f}",
+                        "difference (95 %)": pair.told,
+                        "verdict": pair.verdict,
+                    }
+                )
+    if entries:
+        yield table(entries)
+    plain, consistent = (of(found, n, "an4 test") for n in ("an4-conformer", "an4-conformer-cr"))
+    if plain and consistent:
+        seen = [of(found, f"{row.name}-last", "an4 test") for row in (plain[0], consistent[0])]
+        worse = sum(wer_of(consistent) > row.wer for row in plain)
+        hours = " and ".join(f"{row[0].audio_hours_seen:.1f}" for row in seen if row)
+        seeds = f"{len(consistent)} seed{'s' * (len(consistent) > 1)}"
+        told = (
+            f"CR-CTC reaches {wer_of(consistent):.1f} % on AN4's test ({seeds}), which is "
+            f"more than {worse} of the {len(plain)} trainings without it; they heard {hours} "
+            "hours of audio, both views counted."
+        )
+        if worse == len(plain):
+            told += (
+                " At equal frames each utterance comes in half as many epochs, and consistency "
+                "did not make up for it here."
+            )
+        yield told
+    yield "All rows:\n\n" + results_table("ablations")
+
+
+def spellers() -> Iterator[str]:
+    """CTC against joint CTC and attention: the same encoder, first weights and data."""
+    found, entries = rows("decoders"), []
+    for ctc, joint, budget in SPELLERS:
+        for without, with_lm in (("greedy", "joint"), ("beam+lm", "joint+lm"), CROSSED):
+            for test_data in dict.fromkeys(row.test_data for row in found if row.name == joint):
+                pair = of(found, ctc, test_data, without), of(found, joint, test_data, with_lm)
+                if all(pair):
+                    entries.append(
+                        {
+                            "CTC": f"`{ctc}`",
+                            "joint": f"`{joint}`",
+                            "budget": budget,
+                            "on": test_data,
+                            "decoders": f"{without}; {with_lm}",
+                            "#CTC, WER %": f"{wer_of(pair[0]):.2f}",
+                            "#joint, WER %": f"{wer_of(pair[1]):.2f}",
+                        }
+                    )
+    if entries:
+        yield table(entries)
+
+
+def labels() -> Iterator[str]:
+    """Characters against pieces of words (BPE)."""
+    found, entries, caveats = rows("decoders"), [], []
+    for characters, pieces in LABELS:
+        here = [row for row in found if row.name == characters]
+        for row in here:
+            pair = contrast([row], of(found, pieces, row.test_data, row.decoder))
+            if pair is None:
+                continue
+            entries.append(
+                {
+                    "on": row.test_data,
+                    "decoder": row.decoder,
+                    "#characters": _with_interval(pair.before[0]),
+                    "#pieces": _with_interval(pair.after[0]),
+                    "difference": pair.told,
+                    "hours of training": f"{row.train_hours:.2f}, {pair.after[0].train_hours:.2f}",
+                }
+            )
+        if here and (others := of(found, pieces, here[0].test_data)):
+            caveats.append(_caveat(here[0], others[0]))
+    if not entries:
+        return
+    yield table(entries)
+    yield "Before these numbers are believed:"
+    yield from caveats
+    yield (
+        "- The intervals are those of each row, by bootstrap over speakers. With one training "
+        "each, what a seed is worth is not in them."
+    )
+
+
+def _with_interval(row: Result) -> str:
+    low_high = "–".join(f"{x:.1f}" for x in row.wer_interval or ())
+    return f"{row.wer:.1f}" + (f" ({low_high})" if low_high else "")
+
+
+def _caveat(first: Result, second: Result) -> str:
+    """What differs between two trainings beside the labels, as far as the rows tell."""
+    one, other = ([w for w in _options(row) if not w.startswith(PLACES)] for row in (first, second))
+    differing = [
+        f"`{word}` in one of them alone"
+        for word in (*one, *other)
+        if (word in one) != (word in other)
+    ]
+    told = "; ".join(differing) or "no other option"
+    commits = f"commits `{first.commit[:7]}` and `{second.commit[:7]}`"
+    names = f"`{first.name}` and `{second.name}`"
+    return f"- {names}: {commits}, {told}; what else differs, the experiments' files say."
+
+
+def _options(row: Result) -> list[str]:
+    return [word for word in shlex.split(row.command.split(" && ")[-2]) if "=" in word]
