@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from asrlib.build import build
 from asrlib.model.table import LABELS, USED, cost
-from asrlib.training.precision import choose_precision
+from asrlib.precision import choose_precision
 
 CPU_BATCH_SECONDS = 20  # on a CPU larger batches are hardly faster, and steps are what it lacks
 

@@ -33,8 +33,8 @@ from asrlib.files import write_atomically
 from asrlib.model.conformer import SIZES as CONFORMER_SIZES
 from asrlib.model.deepspeech2 import SIZES as DEEPSPEECH2_SIZES
 from asrlib.model.jasper import JASPER_SIZES, QUARTZNET_SIZES
+from asrlib.precision import DTYPES, choose_precision
 from asrlib.result import command_line, current_commit, now
-from asrlib.training.precision import DTYPES, choose_precision
 from bench.gpu_agreement import ByHeart, features_and_masks, one_step
 from bench.gpu_throughput import Throughput
 from bench.train import peak_mb, processor

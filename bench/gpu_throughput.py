@@ -14,8 +14,8 @@ from asrlib.build import build
 from asrlib.configs import compose
 from asrlib.data import SAMPLE_RATE
 from asrlib.model.table import LABELS, N_MELS, cost
+from asrlib.precision import DTYPES
 from asrlib.training import Trainer, build_trainer, step
-from asrlib.training.precision import DTYPES
 
 BACKWARD = 3  # forward and backward pass take this times the FLOP of the forward pass
 SMALLEST_BATCH = 10  # seconds

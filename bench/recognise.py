@@ -78,6 +78,7 @@ def asrlib(config: DictConfig) -> dict:
         "audio_seconds": sum(u.duration for u in evaluation.utterances.values()),
         "errors": evaluation.errors,
         "decoder": inferencer.decoder.name,
+        "precision": config.inferencer.precision,
     }
 
 

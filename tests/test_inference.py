@@ -315,6 +315,20 @@ def test_a_file_a_list_and_an_array_with_its_rate_give_the_same_text(recognizer,
     assert recognizer.transcribe([]) == []
 
 
+def test_the_precision_is_chosen_for_a_recognizer_and_on_the_command_line(trained, tmp_path):
+    computed_in = {"fp32": None, "bf16": torch.bfloat16}
+    for name, dtype in computed_in.items():
+        recognizer = Recognizer.from_pretrained(trained / "run", "cpu", precision=name)
+        assert recognizer.model.evaluates_in == dtype
+    overrides = [f"inferencer.from_pretrained={trained / 'run'}", "inferencer.precision=bf16"]
+    overrides += ["datasets=custom_dir", f"datasets.test.data_dir={trained / 'data/test'}"]
+    inferencer = Inferencer(compose("inference", *overrides, "inferencer.num_workers=0"))
+    assert inferencer.recognizer.model.evaluates_in == torch.bfloat16
+    assert inferencer.run().errors.wer < 5
+    with pytest.raises(ValueError, match="fp32"):
+        Recognizer.from_pretrained(trained / "run", "cpu", precision="float64")
+
+
 def test_an_unreadable_file_is_an_error_with_its_name(recognizer, tmp_path):
     with pytest.raises(AudioError, match=r"none\.wav"):
         recognizer.transcribe(tmp_path / "none.wav")

@@ -170,6 +170,32 @@ def test_every_frame_depends_on_the_utterance(model):
 
 
 @torch.no_grad()
+def test_evaluated_in_bfloat16_it_says_nearly_the_same_in_float32(model):
+    batch = batch_of(clips(), TEXTS)
+    names = ["log_probs", "encoded"] if model.speller else ["log_probs"]
+    before = run(model, batch)
+    model.evaluates_in = torch.bfloat16
+    after = run(model, batch)
+    assert not torch.equal(after["log_probs"], before["log_probs"]), "computed in float32"
+    for row, length in enumerate(before["log_probs_length"].tolist()):
+        assert after["log_probs_length"][row] == length
+        for name in names:
+            said, was = after[name][row, :length], before[name][row, :length]
+            assert said.dtype == torch.float32
+            torch.testing.assert_close(said, was, atol=0.05 * float(was.abs().max()), rtol=0)
+
+
+def test_a_training_computes_in_its_own_precision_whatever_evaluation_does(model):
+    def said():
+        torch.manual_seed(0)  # of dropout
+        return run(model.train(), batch_of(clips(), TEXTS))["log_probs"]
+
+    before = said()
+    model.evaluates_in = torch.bfloat16
+    assert torch.equal(said(), before)
+
+
+@torch.no_grad()
 def test_the_output_length_is_foretold(model):
     lengths = torch.arange(1, 201)
     foretold = model.encoder.output_length(lengths)

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from asrlib import checkpoint
+from asrlib import checkpoint, precision
 from asrlib.configs import compose
-from asrlib.training import build_trainer, precision, train, watch
-from asrlib.training.precision import choose_precision, multiplication_seconds
+from asrlib.precision import choose_precision, multiplication_seconds
+from asrlib.training import build_trainer, train, watch
 from asrlib.training.step import take
 from tests.corpus import tiny_overrides
 

@@ -1,6 +1,7 @@
 """The whole acoustic model: waveform → features → encoder, in one module."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -24,11 +25,16 @@ class AcousticModel(nn.Module):
         encoder: spectrogram → dict with ``log_probs`` [B, T', V] and ``log_probs_length`` [B]; its
             ``stride`` is the number of feature frames per encoder frame. One with a ``speller`` takes
             the labels too, where they are known.
+
+    Attributes:
+        evaluates_in: the format in which the encoder computes in evaluation; None, the default, leaves
+            that to whoever calls, as it is in training.
     """
 
     def __init__(self, features: LogMel, encoder: nn.Module):
         super().__init__()
         self.features, self.encoder = features, encoder
+        self.evaluates_in: torch.dtype | None = None
 
     def output_length(self, audio_length: Tensor) -> Tensor:
         """Encoder frames T' of a number of samples S."""
@@ -75,10 +81,16 @@ class AcousticModel(nn.Module):
             text = labels["text_encoded"].to(spectrogram.device, non_blocking=True)
             known = [text.repeat(max(len(augment), 1), 1)]
         spectrogram = F.pad(spectrogram, (0, -spectrogram.shape[-1] % FRAMES))
-        heard = self.encoder(spectrogram, lengths, *known)
+        with self._format():
+            heard = self.encoder(spectrogram, lengths, *known)
         if not self.training:
             heard["log_probs"] = blank_if_silent(heard["log_probs"], spectrogram)
         return seen | heard
+
+    def _format(self) -> AbstractContextManager:
+        if self.training or self.evaluates_in is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.evaluates_in)
 
     @property
     def device(self):

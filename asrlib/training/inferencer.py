@@ -23,10 +23,13 @@ class Inferencer:
         OmegaConf.resolve(config)
         self.config, self.options = config, config.inferencer
         self.checkpoint = find_checkpoint(self.options.from_pretrained)
-        device = self.options.device
         self.decoder = chosen_decoder(config.decoder, self.checkpoint)
         self.recognizer = Recognizer.from_pretrained(
-            self.checkpoint, device, self.decoder, self.options.raw
+            self.checkpoint,
+            self.options.device,
+            self.decoder,
+            self.options.raw,
+            self.options.precision,
         )
         self.dataset = build(config.datasets[self.options.part], max_item_seconds=WINDOW_SECONDS)
 

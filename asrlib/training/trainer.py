@@ -27,6 +27,7 @@ from asrlib.data.loader import BatchLoader
 from asrlib.decoding.contract import Decoder
 from asrlib.files import write_jsonl
 from asrlib.model import AcousticModel, CTCLoss
+from asrlib.precision import Precision, choose_precision
 from asrlib.text import CTCTextEncoder
 from asrlib.tracking import Writer
 from asrlib.tracking.errors import HYPOTHESES
@@ -34,7 +35,6 @@ from asrlib.training import saving, step, watch
 from asrlib.training.averaging import WeightAverage
 from asrlib.training.distributed import ALONE, World
 from asrlib.training.evaluation import evaluate
-from asrlib.training.precision import Precision, choose_precision
 from asrlib.training.samples import log_samples
 from asrlib.training.state import Progress, TrainerOptions
 from asrlib.training.stopping import Stopping, StopRequested

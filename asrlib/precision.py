@@ -1,4 +1,4 @@
-"""The number format of a training: the fastest that its device really has, found by trying.
+"""The number format of an encoder: the fastest that its device really has, found by trying.
 
 Design choices:
 
@@ -28,7 +28,7 @@ def choose_precision(name: str, device: torch.device) -> str:
         RuntimeError: the GPU cannot compute with this build of PyTorch, or not in this precision.
     """
     if name not in (*DTYPES, "auto"):
-        raise ValueError(f"trainer.precision is one of {['auto', *DTYPES]}, not {name!r}")
+        raise ValueError(f"precision is one of {['auto', *DTYPES]}, not {name!r}")
     if name != "auto":
         multiplication_seconds(device, DTYPES[name])
         return name
