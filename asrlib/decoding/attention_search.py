@@ -9,7 +9,8 @@ Nothing knows the length of a text in advance:
   frames that got attention count (Chorowski and Jaitly, "Towards better decoding and language model
   integration in sequence to sequence models", Interspeech 2017), and a text is over once ``STALL``
   labels in a row looked no further than those before: what stares or reads again is no more speech.
-  They are taken off it. One look far ahead is no progress, for it may be a slip; two in a row are.
+  They are taken off it, but not out of its score: it shall not win over a text that ended by itself.
+  One look far ahead is no progress, for it may be a slip; two in a row are.
 * No text has more than ``LABELS_PER_FRAME`` labels a frame: with frames of 40 ms three times as many
   letters as in speech, with frames of 80 ms still more than there are.
 
