@@ -80,7 +80,11 @@ def result_of(
     from asrlib.checkpoint import read_state
 
     config, state = OmegaConf.load(checkpoint / "config.yaml"), read_state(checkpoint)
-    commands = [*state.get("earlier", []), state["command"], facts["command"]]
+    commands = [
+        *state.get("earlier", []),
+        _training(state, config.trainer.accumulate),
+        facts["command"],
+    ]
     facts["command"] = " && ".join(commands)
     if (trained := state.get("devices", [])) and trained != [facts["device"]]:
         facts["device"] = f"{' and '.join(trained)}, tested on {facts['device']}"
@@ -97,6 +101,16 @@ def result_of(
         **facts,
         **scores(errors),
     )
+
+
+def _training(state: dict, accumulate: int) -> str:
+    """Its command, under torchrun if several processes made a step, each of which knows its own arguments."""
+    batches = re.match(r"\d+", state.get("facts", {}).get("trainer.accumulate", "1"))
+    processes = int(batches[0]) // accumulate
+    if processes < 2:
+        return state["command"]
+    words = [word for word in shlex.split(state["command"]) if word not in ("python", "-u")]
+    return shlex.join(["torchrun", f"--nproc-per-node={processes}", *words])
 
 
 def _run_of(folder: str | None) -> str:

@@ -30,7 +30,7 @@ def describe(name: str, utterances: list[Utterance], train: list[Utterance]) -> 
         "utterances": len(utterances),
         "words": sum(len(u.text.split()) for u in utterances),
         "seconds": round(sum(u.duration for u in utterances), 1),
-        "speakers": len({u.speaker for u in utterances}),
+        "speakers": len({u.speaker for u in utterances} - {None}),  # those whose name is known
         "files": dict(Counter(Path(u.path).suffix.lstrip(".").lower() for u in utterances)),
         "sentences_of_train": sum(u.text in texts for u in utterances),
         "speakers_of_train": len({u.speaker for u in utterances} & speakers),

@@ -1,6 +1,6 @@
 """Ten utterances that were heard best and ten that were heard worst, by a rule.
 
-python -m report.samples TABLE.jsonl OUT.md    TABLE is what inference.py wrote (inferencer.table_path)
+python -m report.samples TABLE.jsonl OUT.md TITLE    TABLE is what inference.py wrote (inferencer.table_path)
 
 The rule: utterances of at least ``WORDS`` words, by WER; among equals the longer first, then by id.
 """
@@ -31,7 +31,7 @@ def table(rows: list[ScoredUtterance]) -> str:
     return "\n".join(lines)
 
 
-def main(source: str, out: str) -> None:
+def main(source: str, out: str, title: str) -> None:
     rows = read_jsonl(Path(source))
     scored = [
         score_utterance(row["target"], row["predict"], row["utterance_id"], row["speaker"])
@@ -39,11 +39,16 @@ def main(source: str, out: str) -> None:
         if row["target"] is not None
     ]
     best, worst = choose(scored)
-    rule = f"Of {len(scored)} utterances, those of {WORDS} words or more; among equals the longer first."
-    write_atomically(out, f"{rule}\n\n## Best\n\n{table(best)}\n\n## Worst\n\n{table(worst)}\n")
+    words, edits = (sum(getattr(u.words, x) for u in scored) for x in ("reference", "total"))
+    about = (
+        f"Of {len(scored)} utterances, WER {100 * edits / words:.1f} %, those of {WORDS} words or more; "
+        "among equals the longer first."
+    )
+    parts = [f"# {title}", about, "## Best", table(best), "## Worst", table(worst)]
+    write_atomically(out, "\n\n".join(parts) + "\n")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) != 4:
         sys.exit(__doc__)
     main(*sys.argv[1:])

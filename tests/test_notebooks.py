@@ -19,7 +19,7 @@ from asrlib.download.errors import DownloadError
 from asrlib.launch import launch
 from asrlib.machine import survey
 from asrlib.metrics import ErrorRate
-from asrlib.metrics.analysis import by_length, by_speaker, confusions
+from asrlib.metrics.analysis import by_length, by_rate, by_speaker, confusions
 from asrlib.metrics.points import points
 from asrlib.training.stopping import STATUS
 from notebooks import run_stages
@@ -217,7 +217,7 @@ def test_points_are_those_of_the_assignment(measured, expected):
     assert points(**measured) == expected
 
 
-def test_errors_are_counted_by_length_by_speaker_and_by_word():
+def test_errors_are_counted_by_length_by_rate_by_speaker_and_by_word():
     errors = ErrorRate()
     errors.add("a cat", "a hat", "1", speaker="ann")
     errors.add("the cat sat on the mat", "the hat sat on mat", "2", speaker="bob")
@@ -225,6 +225,10 @@ def test_errors_are_counted_by_length_by_speaker_and_by_word():
     assert [tuple(r.values()) for r in by_length(errors)] == [
         ("0–5", 2, 3, pytest.approx(100 / 3)),
         ("6–10", 1, 6, pytest.approx(100 / 3)),
+    ]
+    assert [tuple(r.values()) for r in by_rate(errors, {"1": 1.0, "2": 1.5, "3": 0.5})] == [
+        ("up to 2", 2, 3, pytest.approx(100 / 3)),
+        ("more than 3.5", 1, 6, pytest.approx(100 / 3)),
     ]
     assert [(r["speaker"], round(r["WER"], 1)) for r in by_speaker(errors)] == [
         ("ann", 50.0),

@@ -8,11 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+import soundfile
 
+from asrlib.data import SAMPLE_RATE
 from asrlib.files import write_jsonl
 from asrlib.result import load_results, save_results
-from report import build, story
+from report import build, errors, story
 from report.story import costs, evidence, figures
 from report.story.show import joined
 
@@ -28,7 +31,14 @@ def at_root(monkeypatch):
 @pytest.fixture
 def copy(tmp_path, monkeypatch):
     """The working directory has a copy of what the report reads, to change."""
-    for name in ("results", "logs", "comparisons", "corpora.json", "figures/augmentations"):
+    for name in (
+        "results",
+        "logs",
+        "comparisons",
+        "errors",
+        "corpora.json",
+        "figures/augmentations",
+    ):
         source, target = ROOT / "report" / name, tmp_path / "report" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
@@ -195,12 +205,14 @@ def test_rows_of_other_programs_and_of_a_shipped_checkpoint_do_not_stop_the_repo
 
 def test_hypotheses_and_attention_appear_when_they_are_committed(copy):
     row = {"utterance_id": "a-b", "speaker": "s", "target": "one two", "predict": "one too"}
-    (copy / "tables").mkdir(exist_ok=True)
-    write_jsonl(copy / "tables" / "an4-some-greedy.jsonl", [row])
+    soundfile.write(copy / "a.wav", np.zeros(SAMPLE_RATE), SAMPLE_RATE)
+    write_jsonl(copy / "table.jsonl", [row | {"audio_path": str(copy / "a.wav")}])
+    errors.main(str(copy / "table.jsonl"), "an4-some-greedy")
     (copy / "figures" / "attention").mkdir(exist_ok=True)
     (copy / "figures" / "attention" / "a.png").touch()
     assert "### an4-some-greedy" in texts("errors")
     assert "| two | too | 1 |" in texts("errors")
+    assert "| up to 2 | 1 | 2 | 50.0 |" in texts("errors")
     assert [p.path.name for p in story.attention() if isinstance(p, story.Picture)] == ["a.png"]
 
 

@@ -129,6 +129,20 @@ def test_a_row_names_the_devices_that_trained_and_tested(corpus, tmp_path):
     assert later.progress.devices == ["A GPU", "cpu"]
 
 
+@pytest.mark.parametrize(("batches", "accumulate"), [(1, 1), (2, 1), (2, 2), (6, 3)])
+def test_a_row_s_command_starts_as_many_processes_as_trained(corpus, tmp_path, batches, accumulate):
+    options = [f"trainer.accumulate={accumulate}", "trainer.max_hours=1e-9"]
+    train(config_of(corpus, tmp_path / "run", *options))
+    folder = checkpoint.find_latest(tmp_path / "run/checkpoints")
+    state = checkpoint.read_state(folder)
+    state["facts"]["trainer.accumulate"] = f"{batches} batches a step"
+    state["command"] = "python -u train.py 'a=[b c]'"
+    (folder / "state.json").write_text(json.dumps(state))
+    processes = batches // accumulate
+    before = f"torchrun --nproc-per-node={processes}" if processes > 1 else "python -u"
+    assert row_of(folder).command == f"{before} train.py 'a=[b c]' && x"
+
+
 def test_fine_tuning_on_other_texts_keeps_the_pieces_of_words(corpus, tmp_path):
     pieces = ("text_encoder=bpe", "text_encoder.vocabulary_size=36")
     first = build_trainer(config_of(corpus, tmp_path / "old", *pieces))

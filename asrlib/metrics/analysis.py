@@ -1,11 +1,12 @@
-"""Where the errors are: by length, by speaker, and which words are taken for which."""
+"""Where the errors are: by length, by rate of speech, by speaker, and which words are taken for which."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from asrlib.metrics.error_rate import Edits, ErrorRate, ScoredUtterance, align_words
 
 LENGTHS = (5, 10, 20, 40)  # words: upper ends of the classes; the last has no end
+RATES = (2.0, 2.5, 3.0, 3.5)  # words a second, likewise
 
 
 def by_length(errors: ErrorRate) -> list[dict]:
@@ -18,6 +19,21 @@ def by_length(errors: ErrorRate) -> list[dict]:
 
     order = sorted(errors.utterances, key=lambda u: u.words.reference)
     return _grouped(order, "length", name)
+
+
+def by_rate(errors: ErrorRate, seconds: Mapping[str, float]) -> list[dict]:
+    """WER by the reference words in a second; ``seconds`` are those of each utterance's recording."""
+
+    def rate(u: ScoredUtterance) -> float:
+        return u.words.reference / seconds[u.id]
+
+    def name(u: ScoredUtterance) -> str:
+        place = sum(rate(u) > limit for limit in RATES)
+        low = f"more than {RATES[place - 1]:g}" if place else ""
+        high = f"up to {RATES[place]:g}" if place < len(RATES) else ""
+        return ", ".join(filter(None, (low, high)))
+
+    return _grouped(sorted(errors.utterances, key=rate), "words a second", name)
 
 
 def by_speaker(errors: ErrorRate) -> list[dict]:

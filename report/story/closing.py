@@ -67,16 +67,17 @@ def limits() -> Iterator[str]:
             told = ", ".join(
                 f"{'dev' if part == 'val' else part} as {files}" for part, files in lossy.items()
             )
+            near = " Error rates on such a dev are near those of the original recordings, not equal to them."
             yield (
-                f"- The copy of {name} that was used is compressed with loss: {told}. Error rates "
-                "on such a dev are near those of the original recordings, not equal to them."
+                f"- The copy of {name} that was used is compressed with loss: {told}."
+                + near * ("val" in lossy)
             )
     if any(row.train_data == "demo" for row in found):
         yield (
             "- The demo corpus is spoken by a synthesiser, its sentences come from a small "
             "grammar: its error rates say nothing about people."
         )
-    trained = rows("models", "decoders")
+    trained = [row for row in found if row.system == "asrlib"]
     single = sorted(
         {r.name for r in trained if len({s.seed for s in trained if s.name == r.name}) == 1}
     )

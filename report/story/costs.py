@@ -12,21 +12,25 @@ from report.story.evidence import FIGURES, Picture, link, measured, table
 
 def augmentations() -> Iterator[str | Picture]:
     """Each augmentation that has a picture, with the first sentence of its class."""
+    data = (
+        "datasets=shipped",
+        "datasets.root=data",
+    )  # whose folder of noises recordings.yaml names
     sets = {
-        name: compose("train", f"augmentations={name}").augmentations
-        for name in ("robust", "default")
+        name: compose("train", f"augmentations={name}", *data).augmentations
+        for name in ("default", "robust", "recordings")  # each has what the one before has
     }
     for domain in ("waveform", "spectrogram"):
         drawn = {
             name: section["_target_"]
-            for name, section in sets["robust"][domain].items()
+            for name, section in sets["recordings"][domain].items()
             if section is not None and (FIGURES / "augmentations" / f"{name}.png").exists()
         }
         yield f"### Of the {domain}: {len(drawn)}"
         for name, target in drawn.items():
-            default = sets["default"][domain].get(name) is not None
+            first = next(s for s, chosen in sets.items() if chosen[domain].get(name) is not None)
             doc = " ".join(inspect.getdoc(get_class(target)).split("\n\n")[0].split())
-            yield f"**`{name}`** ({'in `default`' if default else 'in `robust` alone'}): {doc}"
+            yield f"**`{name}`** (`augmentations={first}`): {doc}"
             yield Picture(FIGURES / "augmentations" / f"{name}.png", f"Before and after {name}")
 
 

@@ -1,17 +1,18 @@
 """Decoders, what the language model changed, and where the errors are."""
 
+import json
 from collections.abc import Iterator
 
-from asrlib.metrics.analysis import by_length, by_speaker, confusions
-from asrlib.metrics.compare import Comparison, Pair, read_table
+from asrlib.metrics.compare import Comparison, Pair
 from asrlib.result import Result
 from report.story import figures
 from report.story.evidence import (
+    ERRORS,
     FIGURES,
-    TABLES,
     Picture,
     comparisons,
     contrast,
+    link,
     measured,
     of,
     results_table,
@@ -142,7 +143,7 @@ def decoder_speed() -> Iterator[str]:
 
 
 def errors() -> Iterator[str]:
-    """Which kinds of errors each row has; and all that committed tables of hypotheses tell."""
+    """Which kinds of errors each row has; and what ``report.errors`` found in tables of hypotheses."""
     yield table(
         {
             "model": row.name,
@@ -157,17 +158,18 @@ def errors() -> Iterator[str]:
         }
         for row in rows("models")
     )
-    for path in sorted(TABLES.glob("*.jsonl")):
-        found = read_table(path)
+    for path in sorted(ERRORS.glob("*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
         yield f"### {path.stem}"
-        rates = f"WER {found.wer:.2f} %, CER {found.cer:.2f} %"
-        yield f"{rates}, {len(found.utterances)} utterances."
-        for title, entries in (
-            ("By the length of the reference", by_length(found)),
-            ("By speaker, the worst first", by_speaker(found)),
-            ("The most frequent errors (an empty cell: nothing)", confusions(found)),
+        rates = f"WER {found['wer']:.2f} %, CER {found['cer']:.2f} %"
+        yield f"{rates}, {found['utterances']} utterances ({link(path)})."
+        for title, name in (
+            ("By the length of the reference, in words", "by_length"),
+            ("By the rate of speech", "by_rate"),
+            ("By speaker, the worst first", "by_speaker"),
+            ("The most frequent errors (an empty cell: nothing)", "confusions"),
         ):
-            if entries:
+            if entries := found[name]:
                 yield f"{title}:\n\n{table(_rounded(entry) for entry in entries)}"
 
 

@@ -18,7 +18,7 @@ from asrlib.metrics.compare import Comparison, Pair
 from asrlib.result import Result, load_results, markdown_table
 
 REPORT = Path("report")
-RESULTS, LOGS, TABLES = REPORT / "results", REPORT / "logs", REPORT / "tables"
+RESULTS, LOGS, ERRORS = REPORT / "results", REPORT / "logs", REPORT / "errors"
 FIGURES, COMPARISONS = REPORT / "figures", REPORT / "comparisons"
 EXPERIMENTS = Path("asrlib/configs/experiment")
 T95 = (

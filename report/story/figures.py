@@ -14,6 +14,7 @@ from asrlib.result import Result
 from report.story.evidence import FIGURES, Picture, mean
 
 COLOURS = ("#0b5fa5", "#d1495b", "#3b8544", "#8a5a9e", "#c77700", "#00798c", "#6b705c", "#b5179e")
+MARKERS = "osD^"  # once all colours are used, the next
 POINTS, LEAST = 200, 3  # of a smoothed curve at most; of a log that each is the mean of, at least
 TICKS = [
     digit * 10.0**power for power in range(-4, 5) for digit in (1, 2, 5)
@@ -64,9 +65,12 @@ def training(name: str, logs: dict[str, list[dict]]) -> Picture:
     rate.set(ylabel="learning rate", title="Learning rate")
     rate.ticklabel_format(axis="y", style="sci", scilimits=(-3, -3))
     norm.set(ylabel="norm", title="Gradient norm before clipping (smoothed)")
-    for axes in (loss, error, norm):
+    for axes in (loss, norm):
         _logarithmic(axes)
-    error.set_ylim(top=130)
+    rates = np.concatenate([points(rows, "WER_val")[:, 1] for rows in logs.values()])
+    if rates.max() > 3 * rates.min():  # else a linear axis tells more
+        _logarithmic(error)
+        error.set_ylim(top=130)
     for axes in (loss, error, rate, norm):
         axes.set_xlabel("step")
         axes.set_xlim(left=0)
@@ -92,17 +96,17 @@ def decoders(systems: dict[str, dict[str, list[Result]]]) -> Picture:
     figure = new_figure(9, 0.75 + 0.62 * len(systems))
     axes = figure.subplots()
     for place, decoder in enumerate(names):
-        shift = 0.17 * (place - (len(names) - 1) / 2)
         for height, found in enumerate(systems.values()):
             if not (rows := found.get(decoder)):
                 continue
+            shift = 0.7 * ([*found].index(decoder) + 0.5) / len(found) - 0.35
             middle = mean(row.wer for row in rows)
             low, high = spread(rows)
             axes.errorbar(
                 middle,
                 height + shift,
                 xerr=[[middle - low], [high - middle]],
-                fmt="o",
+                fmt=MARKERS[place // len(COLOURS)],
                 ms=5,
                 capsize=2,
                 color=COLOURS[place % len(COLOURS)],
@@ -112,7 +116,7 @@ def decoders(systems: dict[str, dict[str, list[Result]]]) -> Picture:
             )
     axes.set_yticks(range(len(systems)), list(systems))
     axes.invert_yaxis()
-    axes.set(xlabel="WER on test (%)")
+    axes.set(xlabel="WER (%)")
     axes.set_xlim(left=0)
     axes.grid(axis="x", alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)

@@ -105,8 +105,8 @@ def _told(name: str) -> str:
     rates = ", ".join(f"{row['WER_val']:.1f}" for row in last)
     paths = ", ".join(map(link, log_paths(name).values()))
     return (
-        f"`{name}`: {last[0]['step']:,} steps, {last[0]['epoch']} epochs; WER on dev at the end "
-        f"{rates} % ({paths})."
+        f"`{name}`: at the last evaluation, after {last[0]['epoch']} epochs and {last[0]['step']:,} steps, "
+        f"WER on dev {rates} % ({paths})."
     )
 
 

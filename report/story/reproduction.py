@@ -65,15 +65,19 @@ def _class(section: DictConfig) -> str:
 def reproduce() -> Iterator[str]:
     """The commands of every model, its commit and what it cost; the published ones first."""
     final, others = rows("models"), rows("decoders")
+    shown = {experiment(row) for row in [*final, *others]}
+    others += [row for row in rows("ablations") if experiment(row) not in shown]
     for name in dict.fromkeys(row.name for row in [*final, *others]):
         here = [row for row in final if row.name == name]
-        tested = [commands(row.command)[-1] for row in here]
         here = here or [row for row in others if row.name == name]
-        yield f"### {name}"
+        peer = {row.system for row in here} - {"asrlib"}
+        yield f"### {' '.join([*peer, name])}"
         if costs := {row.seed: row for row in here if row.train_hours}:
             yield table(_cost(row) for row in costs.values())
         trained = [part for row in here for part in _trained(row)]
         tuned = dict.fromkeys(filter(None, map(_tuning, here)))
+        # report.decoders tests each of its decoders
+        tested = [commands(row.command)[-1] for row in here if not tuned or row in final]
         yield code("\n".join(dict.fromkeys([*trained, *tuned, *tested])))
         yield from dict.fromkeys(filter(None, map(_folder, here)))
 
