@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -74,6 +75,24 @@ def remove_folder(path: Path) -> None:
     doomed = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     os.rename(path, doomed)
     shutil.rmtree(doomed)
+
+
+def speaker_of(id: str, pattern: str | None) -> str | None:
+    """What the first group of ``pattern`` finds in an id; None without a pattern, or where it finds nothing.
+
+    Raises:
+        ValueError: no regular expression, or one without a group.
+    """
+    if not pattern:
+        return None
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"speaker_pattern {pattern!r}: {error}") from error
+    if not expression.groups:
+        raise ValueError(f"speaker_pattern {pattern!r} has no group: -(.+)- finds ann in an1-ann-b")
+    match = expression.search(id)
+    return match.group(1) if match else None
 
 
 def texts_by_id(folder: Path) -> dict[str, Path]:

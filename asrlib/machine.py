@@ -17,6 +17,7 @@ import torch
 from omegaconf import DictConfig
 
 from asrlib.build import build
+from asrlib.decoding.worker_pool import usable_cores
 from asrlib.model.table import LABELS, USED, cost
 from asrlib.precision import choose_precision
 
@@ -101,7 +102,7 @@ def survey(folder: Path | str = ".") -> Machine:
     folder = Path(folder).absolute()
     there = next(path for path in (folder, *folder.parents) if path.is_dir())
     return Machine(
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        cores=usable_cores(),
         memory=_memory(),
         folder=str(folder),
         free=shutil.disk_usage(there).free,

@@ -57,6 +57,10 @@ def multiplication_seconds(device: torch.device, dtype: torch.dtype, trials: int
             started = time.perf_counter()
             (a @ a)[0, 0].item()  # waits for the device
             best = min(best, time.perf_counter() - started)
+    except torch.cuda.OutOfMemoryError as error:
+        raise RuntimeError(
+            f"{device} has no memory left: what else runs there? ({error})"
+        ) from error
     except RuntimeError as error:
         raise RuntimeError(_advice(device, dtype, error)) from error
     return best
@@ -70,7 +74,7 @@ def _advice(device: torch.device, dtype: torch.dtype, error: RuntimeError) -> st
         f"{torch.cuda.get_device_name(device)} (compute capability {major}.{minor}) cannot compute in "
         f"{dtype} with PyTorch {torch.__version__}, which is built for {torch.cuda.get_arch_list()}. "
         "Kaggle's P100 is such a GPU: choose the accelerator 'GPU T4 x2' there, or set "
-        f"trainer.device=cpu. ({error})"
+        f"trainer.device=cpu, or inferencer.device=cpu. ({error})"
     )
 
 

@@ -74,7 +74,12 @@ def result_of(
         checkpoint: folder of the checkpoint that was tested.
         name: of the row; that of the training if not given.
         facts: ``test_data``, ``decoder``, ``parameters``, ``device``, and ``command``, that of the test.
+
+    Raises:
+        ValueError: no reference has words, so there is no WER.
     """
+    if not errors.words.reference:
+        raise ValueError(f"no row of {facts['test_data']}: none of its recordings has a transcript")
     from omegaconf import OmegaConf  # imported here: scoring texts needs neither it nor torch
 
     from asrlib.checkpoint import read_state
@@ -88,7 +93,7 @@ def result_of(
     facts["command"] = " && ".join(commands)
     if (trained := state.get("devices", [])) and trained != [facts["device"]]:
         facts["device"] = f"{' and '.join(trained)}, tested on {facts['device']}"
-    start = _run_of(config.get("init_from"))
+    start = run_name(config.get("init_from"))
     return Result(
         system="asrlib",
         name=name or config.name,
@@ -113,10 +118,11 @@ def _training(state: dict, accumulate: int) -> str:
     return shlex.join(["torchrun", f"--nproc-per-node={processes}", *words])
 
 
-def _run_of(folder: str | None) -> str:
-    """What the run is called whose folder, or checkpoint's folder, that is."""
+def run_name(folder: str | None) -> str:
+    """What the run is called whose folder, or checkpoint's folder, that is; "" of none."""
     names = Path(folder or "").parts
-    return next((n for n in names[::-1] if not re.match(r"best$|step-|checkpoints$", n)), "")
+    inside = re.compile(r"best|step-\d+|checkpoints")
+    return next((name for name in names[::-1] if not inside.fullmatch(name)), "")
 
 
 def command_line() -> str:

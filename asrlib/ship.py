@@ -13,22 +13,26 @@ weights. Of absolute paths in the training's commands and messages, the names al
 
 import argparse
 import hashlib
+import json
 import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 from asrlib.build import texts_in
-from asrlib.checkpoint import find_checkpoint, read_weights, write_checksums
+from asrlib.checkpoint import find_checkpoint, read_state, read_weights, write_checksums
 from asrlib.files import folder_written_atomically
+from asrlib.result import run_name
 
 CARD = "README.md"
-PLACE = re.compile(r"(?<![\w.:/])/(?:[^\s'\",=:/]+/)*([^\s'\",=:/]+)")  # an absolute path; its name
-RUNS = ("run_dir", "init_from")  # folders of trainings: of these, the name is published
+PLACE = re.compile(
+    r"(?<![\w.:/}*~])/(?:[^\s'\",=:/]+/)*([^\s'\",=:/]+)"
+)  # an absolute path; its name
 
 
 def ship(run: Path | str, folder: Path, lm: Path | None = None) -> None:
@@ -40,7 +44,10 @@ def ship(run: Path | str, folder: Path, lm: Path | None = None) -> None:
     """
     checkpoint = find_checkpoint(run)
     config = OmegaConf.to_container(OmegaConf.load(checkpoint / "config.yaml"))
-    config |= {key: Path(config[key]).name for key in RUNS if config.get(key) is not None}
+    config["run_dir"] = Path(
+        config["run_dir"]
+    ).name  # of folders of trainings, the name is published
+    config["init_from"] = run_name(config.get("init_from")) or None
     if places := [f"{key}={value}" for key, value in texts_in(config) if Path(value).is_absolute()]:
         raise ValueError(
             f"{checkpoint} was trained with places of this machine, which are not to be published: "
@@ -50,14 +57,23 @@ def ship(run: Path | str, folder: Path, lm: Path | None = None) -> None:
     with folder_written_atomically(folder) as made:
         save_file(weights, made / "model.safetensors")
         shutil.copy(checkpoint / "text_encoder.json", made)
-        state = (checkpoint / "state.json").read_text()
-        (made / "state.json").write_text(PLACE.sub(r"\1", state))
+        state = _without_places(read_state(checkpoint))
+        (made / "state.json").write_text(json.dumps(state, indent=1) + "\n")
         OmegaConf.save(OmegaConf.create(config), made / "config.yaml")
         write_checksums(made)
         if (folder / CARD).exists():
             shutil.copy(folder / CARD, made)
         if lm is not None:
             shutil.copy(lm, made)
+
+
+def _without_places(value: Any) -> Any:
+    """What stands in a JSON file, absolute paths in its texts cut down to their names."""
+    if isinstance(value, dict):
+        return {key: _without_places(x) for key, x in value.items()}
+    if isinstance(value, list):
+        return [_without_places(x) for x in value]
+    return PLACE.sub(r"\1", value) if isinstance(value, str) else value
 
 
 def _halved(name: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -70,9 +86,13 @@ def _halved(name: str, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def manifest_entries(folder: Path) -> dict[str, dict]:
-    """An entry of ``resources.yaml`` for each file of ``folder``, which is named from the repository."""
+    """An entry of ``resources.yaml`` for each file of ``folder``, which is named from the repository.
+
+    What a tuning keeps for its next (``tune/``) is not published.
+    """
     entries = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    files = (path for path in folder.rglob("*") if path.is_file())
+    for path in sorted(path for path in files if "tune" not in path.relative_to(folder).parts):
         entries[f"{folder.name}/{path.relative_to(folder).as_posix()}"] = {
             "destination": path.as_posix(),
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),

@@ -32,8 +32,9 @@ from pathlib import Path
 
 import nbformat
 import papermill
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # asrlib need not be installed
@@ -74,9 +75,16 @@ def load_profile(name: str, out: Path, changes: list[str]) -> DictConfig:
         key, equals, value = change.partition("=")
         if not equals:
             raise ProfileError(f"{change!r} is not KEY=VALUE")
-        OmegaConf.update(profile, key, _value(value))
+        try:
+            OmegaConf.update(profile, key, _value(value))
+        except (OmegaConfBaseException, YAMLError, TypeError, ValueError) as error:
+            raise ProfileError(f"{change}: {error}") from error
     if unknown := set(profile) - KEYS:
         raise ProfileError(f"{path}: unknown keys {sorted(unknown)}; there are {sorted(KEYS)}")
+    if not isinstance(profile.get("stages"), ListConfig):
+        raise ProfileError(f"{path}: stages is no list")
+    if not isinstance(profile.get("hours"), int | float | None):
+        raise ProfileError(f"{path}: hours={profile.hours} is no number")
     profile.out = str(out)
     try:
         OmegaConf.resolve(profile)
@@ -179,7 +187,8 @@ def run_stage(stage: DictConfig, common: DictConfig, out: Path, hours: float | N
     given = {name: value for name, value in given.items() if name in known}
     what = {name: value for name, value in given.items() if name not in CHANGING}
     # the next session may have another OUT
-    what = json.loads(json.dumps(what).replace(str(out), "${out}"))
+    place = json.dumps(str(out), ensure_ascii=False)[1:-1]
+    what = json.loads(json.dumps(what, ensure_ascii=False).replace(place, "${out}"))
     done = folder / "finished.json"
     if done.exists():
         if (before := json.loads(done.read_text())["parameters"]) != what:

@@ -168,6 +168,19 @@ def test_less_than_a_sample_at_16_khz_is_an_error_that_names_the_file(tmp_path):
         read_audio(tmp_path / "short.wav")
 
 
+@pytest.mark.parametrize("kind", ["int16", "int32"])
+def test_integers_are_taken_by_their_full_scale(kind):
+    numbers = np.array([-0.5, 0.0, 0.25], np.float32)
+    integers = (numbers * (np.iinfo(kind).max + 1.0)).astype(kind)
+    np.testing.assert_array_equal(to_mono_16k(integers, 16_000), numbers)
+    np.testing.assert_array_equal(to_mono_16k(integers[:, None], 16_000), numbers)
+
+
+def test_unsigned_integers_are_refused():
+    with pytest.raises(AudioError, match="uint8"):
+        to_mono_16k(np.full(100, 128, np.uint8), 16_000)
+
+
 @pytest.mark.parametrize(("samples", "rate"), [(0, 16_000), (0, 44_100), (2, 96_000)])
 def test_samples_in_memory_that_hold_nothing_are_an_error(samples, rate):
     with pytest.raises(AudioError, match="no samples"):

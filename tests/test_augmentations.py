@@ -159,6 +159,19 @@ def test_hidden_files_are_no_recordings_and_a_broken_one_is_named_at_once(noise_
         NoiseFiles(str(noise_dir))
 
 
+def test_one_that_breaks_off_is_named_once_and_others_are_drawn(noise_dir, capsys):
+    broken = noise_dir / "nan.wav"
+    soundfile.write(broken, np.full(8_000, np.nan, np.float32), 16_000, subtype="FLOAT")
+    both = NoiseFiles(str(noise_dir), files=["long.wav", "nan.wav"]).recordings
+    drawn = [both.draw(generator(0, i)) for i in range(20)]
+    assert {len(noise) for noise in drawn} == {48_000}
+    assert capsys.readouterr().err.count("nan.wav") == 1
+    with pytest.raises(AudioError, match=r"nan\.wav"):
+        NoiseFiles(str(noise_dir), files=["nan.wav"]).recordings.draw(generator(0))
+    with pytest.raises(ValueError, match="a list of patterns"):
+        NoiseFiles(str(noise_dir), files="*.wav")
+
+
 @pytest.mark.parametrize("p", [-0.1, 1.1])
 def test_a_probability_outside_0_to_1_is_an_error(p):
     for augmentation in (Gain, TimeWarp):

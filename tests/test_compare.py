@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from asrlib.files import write_jsonl
 from asrlib.metrics import ErrorRate
-from asrlib.metrics.compare import compare, main, markdown
+from asrlib.metrics.compare import compare, main, markdown, read_table
 
 
 def scored(*texts, references=("a b c d", "e f g h", "i j k l", "m n o p")):
@@ -96,5 +97,16 @@ def test_tables_of_inference_are_compared_from_the_command_line(tmp_path, capsys
     (tmp_path / "before").write_text(
         '{"utterance_id": "u", "speaker": null, "target": null, "predict": "a"}'
     )
-    with pytest.raises(ValueError, match="no reference"):
+    with pytest.raises(SystemExit, match="no utterance has a reference"):
         main([str(tmp_path / "before"), str(tmp_path / "after")])
+    with pytest.raises(SystemExit, match="gone"):
+        main([str(tmp_path / "gone"), str(tmp_path / "after")])
+
+
+def test_a_table_is_scored_where_it_has_references(tmp_path):
+    rows = [
+        {"utterance_id": "1", "speaker": "s", "target": "a\u2028b", "predict": "a b"},
+        {"utterance_id": "2", "speaker": "s", "target": None, "predict": "c"},
+    ]
+    write_jsonl(tmp_path / "t.jsonl", rows)
+    assert [u.id for u in read_table(tmp_path / "t.jsonl").utterances] == ["1"]

@@ -7,7 +7,7 @@ import pytest
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 import asrlib.configs
-from asrlib.configs import compose
+from asrlib.configs import compose, override
 
 CONFIGS = Path(asrlib.configs.__file__).parent
 CHOICES = sorted(
@@ -39,6 +39,14 @@ def test_every_choice_composes_and_names_what_exists(group, choice):
     for target in found:
         module, _, attribute = target.rpartition(".")
         assert hasattr(importlib.import_module(module), attribute), target
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["runs/a-1", "/content/Записи", "x (1)", "a,b", "a=b", "it's", "~/x", "a&b", "[x]", "{y}"],
+)
+def test_any_path_is_an_argument(text):
+    assert compose("train", override("run_dir", text)).run_dir == text
 
 
 def test_one_batch_composes_without_augmentation():

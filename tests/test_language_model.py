@@ -482,6 +482,15 @@ def test_lines_are_normalised_and_those_of_unknown_sound_left_out(tmp_path, caps
     assert "1 lines left out" in capsys.readouterr().err
 
 
+def test_a_text_that_is_cut_short_or_in_another_code_is_named(tmp_path):
+    whole = gzip.compress("\n".join(map(str, range(5_000))).encode())
+    (tmp_path / "cut.gz").write_bytes(whole[:-2_000])
+    (tmp_path / "latin.txt").write_bytes("a café".encode("latin-1"))
+    for name in ("cut.gz", "latin.txt"):
+        with pytest.raises(ValueError, match=name):
+            list(file_sentences([tmp_path / name]))
+
+
 @pytest.mark.skipif(estimation.find_lmplz() is None, reason="no lmplz: make lmplz")
 def test_real_estimates_repeat_and_sum_to_one(tmp_path):
     kenlm = pytest.importorskip("kenlm")

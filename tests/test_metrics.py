@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asrlib.files import speaker_of
 from asrlib.metrics import Edits, ErrorRate, score_utterance, wer_interval
 
 words = st.lists(st.sampled_from(["a", "b", "c'd", "e"]), max_size=7)
@@ -145,6 +146,14 @@ def test_the_interval_is_repeatable_and_widens_with_confidence():
     low, high = wer_interval(scored)
     wider = wer_interval(scored, confidence=0.99)
     assert wider[0] < low < high < wider[1]
+
+
+def test_a_speaker_is_found_in_an_id_or_the_pattern_is_refused():
+    assert speaker_of("an1-ann-b", "-(.+)-") == "ann"
+    assert speaker_of("other", "-(.+)-") is None and speaker_of("a", None) is None
+    for pattern in (r"an\d", "("):
+        with pytest.raises(ValueError, match="speaker_pattern"):
+            speaker_of("an1", pattern)
 
 
 def test_one_speaker_has_no_interval():

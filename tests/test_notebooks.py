@@ -7,6 +7,8 @@ import shutil
 import stat
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import nbformat
 import papermill
@@ -21,6 +23,7 @@ from asrlib.machine import survey
 from asrlib.metrics import ErrorRate
 from asrlib.metrics.analysis import by_length, by_rate, by_speaker, confusions
 from asrlib.metrics.points import points
+from asrlib.result import load_results, save_results
 from asrlib.training.stopping import STATUS
 from notebooks import run_stages
 from notebooks.run_stages import NOTEBOOKS, ProfileError, load_profile, parameters_of
@@ -65,6 +68,11 @@ def test_every_profile_names_notebooks_parameters_and_experiments_that_are_there
         (["hous=1"], "unknown keys .*hous"),
         (["hours"], "KEY=VALUE"),
         (["stages.1.name=2_train"], "two stages"),
+        (["stages.9.name=x"], "stages.9.name=x"),
+        (["stages.one.name=x"], "stages.one.name=x"),
+        (["stages=null"], "stages is no list"),
+        (["hours=[1"], r"hours=\[1"),
+        (["hours=abc"], "abc is no number"),
         (["links.data/x=/no/such/folder"], "no such folder"),
     ],
 )
@@ -161,7 +169,11 @@ def test_a_training_gets_the_time_that_is_left_unless_it_is_told_to_take_less(
     launcher, options = commands[0][:5], commands[0][5:]
     assert launcher == ("-m", "asrlib.launch", "2", "train.py", "-cn=train")
     limits = [option for option in options if option.startswith("trainer.max_hours=")]
-    assert limits[-1] == "trainer.max_hours=1" and 1.9 < float(limits[0].split("=")[1]) <= 2
+    assert limits == ["trainer.max_hours=1.0000"]
+    for more in (["trainer.max_hours=3"], ["trainer.max_hours=null"], []):
+        notebook.train(tmp_path, *more, processes=1)
+        (limit,) = (o for o in commands[-1] if o.startswith("trainer.max_hours="))
+        assert 1.9 < float(limit.split("=")[1]) <= 2
 
 
 @pytest.mark.parametrize(("status", "expected"), [(0, 0), (3, 3), (STATUS, STATUS)])
@@ -248,9 +260,42 @@ def test_a_dataset_is_unpacked_once_and_found_wherever_it_lies_in_the_archive(ki
     assert fetch_dataset(str(tmp_path / "top"), tmp_path / "other").name == "my data"
 
 
-@pytest.mark.parametrize("content", ["nothing", "no archive", "no audio"])
+def test_another_link_is_another_dataset_and_no_name_in_it_is_lost(tmp_path):
+    for name, id in (("one", "a"), ("other", "hm..b")):
+        folder = tmp_path / name / "x" / "audio"
+        folder.mkdir(parents=True)
+        (folder / f"{id}.wav").touch()
+        shutil.make_archive(str(tmp_path / name), "zip", tmp_path / name / "x")
+    for name, id in (("one", "a"), ("other", "hm..b"), ("one", "a")):
+        found = fetch_dataset(str(tmp_path / f"{name}.zip"), tmp_path / "out")
+        assert [p.name for p in (found / "audio").iterdir()] == [f"{id}.wav"]
+    with pytest.raises(DownloadError, match="was not made from"):
+        fetch_dataset(str(tmp_path / "one.zip"), tmp_path / "other")
+    with pytest.raises(DownloadError, match="no link"):
+        fetch_dataset("", tmp_path / "third")
+
+
+def test_points_stand_in_their_own_columns(tmp_path, monkeypatch):
+    row = load_results(NOTEBOOKS.parent / "report/results/an4-deepspeech2.json")[0]
+    no_edits = {"substitutions": 0, "deletions": 0, "insertions": 0, "wer": 0.0}
+    tested = [("beam", "other"), ("greedy", "clean"), ("greedy", "other")]
+    rows = [replace(row, decoder=decoder, test_data=data, **no_edits) for decoder, data in tested]
+    save_results(tmp_path / "r.json", rows)
+    shown = []
+    monkeypatch.setattr(notebook.shows, "show_table", shown.extend)
+    notebook.show_points(tmp_path / "r.json", "clean", "other")
+    assert [r["clean_wer"] for r in shown] == ["", 0.0]
+    assert len({tuple(r) for r in shown}) == 1
+
+
+@pytest.mark.parametrize("content", ["nothing", "no archive", "no audio", "cut short"])
 def test_a_link_to_no_dataset_is_refused_by_name(content, tmp_path):
     link = tmp_path / "data.zip"
+    if content == "cut short":
+        (tmp_path / "x" / "audio").mkdir(parents=True)
+        (tmp_path / "x" / "audio" / "a.wav").write_bytes(bytes(range(256)) * 4000)
+        made = Path(shutil.make_archive(str(tmp_path / "data"), "gztar", tmp_path / "x"))
+        link.write_bytes(made.read_bytes()[:2000])
     if content == "no archive":
         link.write_text("<html>sign in</html>")
     if content == "no audio":

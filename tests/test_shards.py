@@ -104,7 +104,9 @@ def test_what_cannot_be_read_is_left_out_by_name(source, tmp_path):
         file.write("no longer audio")
     index = write_shards(source, tmp_path / "out", megabytes=SMALL)
     assert len(index.utterances) == len(source) - 1
-    assert "not readable as audio" in ShardDataset(tmp_path / "out").skipped[broken.id]
+    shards = ShardDataset(tmp_path / "out")
+    assert "not readable as audio" in shards.skipped[broken.path]
+    assert [*shards.skipped_by_reason()] == ["not readable as audio"]
 
 
 def interrupted(monkeypatch, source, out, after):

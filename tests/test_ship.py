@@ -1,6 +1,7 @@
 """What is published recognises as what was trained, holds nothing of the machine, and can be fetched."""
 
 import hashlib
+import shutil
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from asrlib.configs import compose
 from asrlib.download import Downloader, load_manifest
 from asrlib.download.manifest import REPOSITORY
 from asrlib.model import AcousticModel
-from asrlib.ship import manifest_entries, ship
+from asrlib.ship import _without_places, manifest_entries, ship
 from asrlib.text import CTCTextEncoder
 
 ENCODER = CTCTextEncoder("abc ")
@@ -64,6 +65,27 @@ def test_places_of_this_machine_are_not_published(run, tmp_path):
     assert (config.run_dir, config.init_from) == ("two", "one"), (
         "what a run was called is no secret"
     )
+    best = f"{tmp_path}/one/checkpoints/best"
+    ship(run(f"init_from={best}"), tmp_path / "small")
+    assert OmegaConf.load(tmp_path / "small/config.yaml").init_from == "one"
+
+
+@pytest.mark.parametrize(
+    ("told", "published"),
+    [
+        ("/home/me/a.wav: broken", "a.wav: broken"),
+        ("first\n/home/me/a.wav", "first\na.wav"),
+        (
+            "'datasets.noise_dir=${datasets.root}/noise'",
+            "'datasets.noise_dir=${datasets.root}/noise'",
+        ),
+        ("files=[**/*] x/y", "files=[**/*] x/y"),
+        ("run_dir=~/x", "run_dir=~/x"),
+        ("https://host/a/b", "https://host/a/b"),
+    ],
+)
+def test_of_absolute_paths_the_names_are_published_and_nothing_else_changes(told, published):
+    assert _without_places({"a": [told, 1]}) == {"a": [published, 1]}
 
 
 def test_the_card_of_what_was_published_before_stays_and_its_weights_of_decoding_go(run, tmp_path):
@@ -87,6 +109,10 @@ def test_its_entries_fetch_it(run, tmp_path, monkeypatch):
     ship(run(), tmp_path / "small")
     relative = (tmp_path / "small").relative_to(tmp_path)
     entries = manifest_entries(relative)
+    (tmp_path / "small/tune").mkdir()
+    (tmp_path / "small/tune/log_probs-val.safetensors").touch()
+    assert manifest_entries(relative) == entries
+    shutil.rmtree(tmp_path / "small/tune")
     for entry in entries.values():
         entry["sources"] = [{"file": str(tmp_path / entry["destination"])}]
     OmegaConf.save({"default": [*entries], "resources": entries}, tmp_path / "resources.yaml")

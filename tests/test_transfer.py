@@ -13,7 +13,7 @@ from asrlib.build import build_encoder
 from asrlib.configs import compose
 from asrlib.metrics import ErrorRate
 from asrlib.model import AcousticModel, LogMel
-from asrlib.result import result_of
+from asrlib.result import result_of, run_name
 from asrlib.text import CTCTextEncoder
 from asrlib.training import build_trainer, saving, train
 from asrlib.training.transfer import freeze, start_from
@@ -127,6 +127,32 @@ def test_a_row_names_the_devices_that_trained_and_tested(corpus, tmp_path):
     assert resumed.device == "A GPU and cpu, tested on cpu"
     later = build_trainer(config_of(corpus, tmp_path / "new", f"init_from={tmp_path / 'old'}"))
     assert later.progress.devices == ["A GPU", "cpu"]
+
+
+def test_without_a_reference_there_is_no_row(corpus, tmp_path):
+    train(config_of(corpus, tmp_path / "run", "trainer.max_hours=1e-9"))
+    facts = {
+        "test_data": "x test",
+        "decoder": "x",
+        "parameters": 1,
+        "device": "cpu",
+        "command": "x",
+    }
+    with pytest.raises(ValueError, match="x test: none of its recordings has a transcript"):
+        result_of(checkpoint.find_latest(tmp_path / "run/checkpoints"), ErrorRate(), **facts)
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("outputs/step-two", "step-two"),
+        ("outputs/x/checkpoints/best", "x"),
+        ("x/checkpoints/step-000012", "x"),
+        (None, ""),
+    ],
+)
+def test_a_run_is_called_as_its_folder(folder, name):
+    assert run_name(folder) == name
 
 
 @pytest.mark.parametrize(("batches", "accumulate"), [(1, 1), (2, 1), (2, 2), (6, 3)])

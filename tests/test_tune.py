@@ -285,6 +285,11 @@ def test_data_called_test_are_refused(corpus, run_dir, tmp_path, overrides):
     assert hear.calls == 0
 
 
+def test_weights_that_no_search_can_use_are_refused(corpus, run_dir):
+    with pytest.raises(ValueError, match=r"alpha -0\.5"):
+        tune(configure_tuning(corpus, run_dir, "tune.alphas=[-0.5,0.5]"))
+
+
 def test_data_without_texts_and_decoders_without_weights_are_refused(corpus, run_dir, tmp_path):
     shutil.copytree(corpus / "dev/audio", tmp_path / "mute/dev/audio")
     with pytest.raises(ValueError, match="no transcripts"):

@@ -1,13 +1,14 @@
 """A folder of recordings that augmentations draw from."""
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from asrlib.data.audio import audio_info, is_audio, read_audio
+from asrlib.data.audio import AudioError, audio_info, is_audio, read_audio
 
 
 @lru_cache(maxsize=32)
@@ -25,9 +26,12 @@ class Recordings:
     Raises:
         FileNotFoundError: a pattern matches no audio file.
         AudioError: one has a header that cannot be read.
+        ValueError: ``files`` is a text instead of a list.
     """
 
     def __init__(self, data_dir: str, files: Sequence[str]):
+        if isinstance(files, str):
+            raise ValueError(f"files={files!r}: a list of patterns, such as [{files!r}]")
         root, found = Path(data_dir), set()
         for pattern in files:
             matching = {
@@ -43,10 +47,26 @@ class Recordings:
         self.root, self.paths = root, sorted(map(str, found))
         for path in self.paths:  # now, not in the middle of a training
             audio_info(path)
+        self._unreadable: set[str] = set()
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
-        """One of them, float32 [n] at 16 kHz; not to be written to."""
-        return _read(self.paths[rng.integers(len(self.paths))])
+        """One of them, float32 [n] at 16 kHz; not to be written to.
+
+        One that has a header and cannot be read is named, and another is drawn.
+
+        Raises:
+            AudioError: none of them can be read.
+        """
+        while True:
+            path = self.paths[rng.integers(len(self.paths))]
+            try:
+                return _read(path)
+            except AudioError as error:
+                if path not in self._unreadable:
+                    self._unreadable.add(path)
+                    print(f"left out of what augments: {error}", file=sys.stderr)
+                if len(self._unreadable) == len(self.paths):
+                    raise
 
     def __repr__(self) -> str:
         """Changes with the names and sizes of the files, not with where the folder is."""

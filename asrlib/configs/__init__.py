@@ -1,7 +1,17 @@
 """Hydra configurations of training and inference."""
 
+import re
+
 import hydra
 from omegaconf import DictConfig
+
+
+def override(key: str, value: object) -> str:
+    """``KEY=VALUE`` as the argument of a command, quoted for Hydra where a path has what it would read."""
+    text = str(value)
+    if not re.fullmatch(r"[\w./:-]+", text, re.ASCII):
+        text = "'" + text.replace("'", r"\'") + "'"
+    return f"{key}={text}"
 
 
 def compose(name: str, *overrides: str) -> DictConfig:

@@ -97,8 +97,16 @@ def audio_info(path: Path | str) -> AudioInfo:
 
 
 def _mono(samples: np.ndarray) -> np.ndarray:
-    """[n] or [n, channels] → float32 [n]; raises ``AudioError`` where a sample is not finite."""
+    """[n] or [n, channels] → float32 [n]; integers are taken by their full scale.
+
+    Raises ``AudioError`` where a sample is not finite, and for unsigned integers, whose silence is not 0.
+    """
+    kind = np.asarray(samples).dtype
+    if np.issubdtype(kind, np.unsignedinteger):
+        raise AudioError(f"samples are {kind}: give signed integers or numbers in [-1, 1]")
     samples = np.asarray(samples, dtype=np.float32)
+    if np.issubdtype(kind, np.integer):
+        samples = samples / np.float32(np.iinfo(kind).max + 1)
     if samples.ndim == 2:
         samples = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     if not np.isfinite(samples).all():

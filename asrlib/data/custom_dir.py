@@ -5,11 +5,10 @@ be missing for some files or for all. Every file in ``audio`` that is not hidden
 recording; one that libsndfile cannot read is left out by name.
 """
 
-import re
 from pathlib import Path
 
 from asrlib.data.utterance import Index, cached_index
-from asrlib.files import texts_by_id
+from asrlib.files import speaker_of, texts_by_id
 
 
 def _scan(data_dir: Path, speaker_pattern: str | None) -> Index:
@@ -19,8 +18,7 @@ def _scan(data_dir: Path, speaker_pattern: str | None) -> Index:
             continue
         transcript = transcripts.get(path.stem)
         text = transcript and transcript.read_text("utf-8", "replace").strip()
-        match = re.search(speaker_pattern, path.stem) if speaker_pattern else None
-        index.add(path.stem, path, text, match.group(1) if match else None)
+        index.add(path.stem, path, text, speaker_of(path.stem, speaker_pattern))
     for id, transcript in transcripts.items():
         if not index.has(id):
             index.note_missing_audio(id, transcript)

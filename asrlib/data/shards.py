@@ -117,7 +117,7 @@ def _write_shard(utterances: Sequence[Utterance], path: Path, source: str) -> li
         try:
             samples = to_int16(read_audio(utterance.path))
         except AudioError as error:
-            skipped[utterance.id] = str(error)
+            skipped[utterance.path] = str(error)
             continue
         stored = samples.tobytes() if path.suffix == ".i16" else _as_flac(samples)
         place = f"{path.name}#{len(content)}:{len(stored)}:{zlib.crc32(stored):08x}"

@@ -33,6 +33,7 @@ from asrlib.decoding.greedy import GreedyDecoder
 from asrlib.decoding.grid import Grid, Point, Scored, Scorer, count_edits, scoring
 from asrlib.decoding.grid_figure import grid_figure, png
 from asrlib.decoding.longform import WINDOW_SECONDS
+from asrlib.decoding.options import require_weights
 from asrlib.decoding.tuned import save_tuned, tuned_path
 from asrlib.files import write_atomically
 from asrlib.metrics import Edits, ErrorRate, ScoredUtterance
@@ -69,7 +70,7 @@ def tune(config: DictConfig) -> Tuning:
     """
     OmegaConf.resolve(config)
     options, section = config.tune, OmegaConf.to_container(config.decoder)
-    _require_weights(section)
+    _require_weights(section, options)
     if options.result_path is not None and not options.cross:
         raise ValueError(
             "tune.result_path is for a row of tune.cross=true: weights that score the data "
@@ -138,7 +139,7 @@ def tune(config: DictConfig) -> Tuning:
     return found
 
 
-def _require_weights(section: dict) -> None:
+def _require_weights(section: dict, options: DictConfig) -> None:
     if section.get("lm_path") is None or not {"alpha", "beta", "beam_width"} <= section.keys():
         raise ValueError(
             f"decoder {section['name']} has no language model whose weights could be tuned: choose "
@@ -146,6 +147,9 @@ def _require_weights(section: dict) -> None:
         )
     if not Path(section["lm_path"]).is_file():
         raise FileNotFoundError(f"no language model at {section['lm_path']}: set decoder.lm_path")
+    for alpha in options.alphas:
+        for beta in options.betas:
+            require_weights(alpha, beta, section.get("unk_score_offset", 0))
 
 
 def _dataset(datasets: DictConfig, part: str) -> SpeechDataset:

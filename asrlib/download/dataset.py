@@ -1,14 +1,21 @@
 """A folder of recordings from one link: ``DIR/audio``, with ``DIR/transcriptions`` where there are texts."""
 
+import hashlib
+import lzma
 import re
 import shutil
-from pathlib import Path
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
 
 from asrlib.download.errors import DownloadError, SourceError
-from asrlib.download.transfer import Patience, download_gdrive, download_url
+from asrlib.download.transfer import Patience, download_gdrive, download_url, gdown_folder
 from asrlib.files import folder_written_atomically
 
 DRIVE_ID = re.compile(r"drive\.google\.com/(?:file/d/|(?:open|uc)\?(?:.*&)?id=)([\w-]+)")
+STAMP = ".asrlib-link"  # in the unpacked folder: what it was made from
+BROKEN = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, RuntimeError)
 
 
 def fetch_dataset(link: str, folder: Path | str) -> Path:
@@ -17,25 +24,40 @@ def fetch_dataset(link: str, folder: Path | str) -> Path:
     Args:
         link: to a .zip or .tar.gz on the web or on Google Drive; or the path of such a file, or of a
             folder, which is used where it is.
-        folder: is made; if it is there already, nothing is fetched.
+        folder: is made, or made anew if it was made from another link; if it was made from this one,
+            nothing is fetched.
 
     Raises:
-        DownloadError: it could not be had, is no archive, or has no folder ``audio``.
+        DownloadError: no link, or it could not be had, is no archive, or has no folder ``audio``; or
+            ``folder`` is there, and was not made here.
+        OSError: no room for what it holds.
     """
     folder = Path(folder)
+    if not link:
+        raise DownloadError(
+            "no link to a dataset: a .zip or .tar.gz, or a folder that has audio in it"
+        )
     if Path(link).is_dir():
         return _with_audio(Path(link), link)
-    if not folder.is_dir():
-        part = folder.with_name(folder.name + ".part")
+    stamp = folder / STAMP
+    if folder.exists() and not stamp.is_file():
+        raise DownloadError(f"{folder} is there, and was not made from {link}: move it away")
+    if not folder.exists() or stamp.read_text(encoding="utf-8") != link:
+        name = f"{folder.name}-{hashlib.sha256(link.encode()).hexdigest()[:8]}.part"
+        part = folder.with_name(name)
         part.parent.mkdir(parents=True, exist_ok=True)
         try:
             archive = Path(link) if Path(link).is_file() else _fetch(link, part)
+        except SourceError as error:  # what has come so far stays, to go on from
+            raise DownloadError(f"{link}: {error}") from error
+        try:
             with folder_written_atomically(folder) as unpacked:
                 _unpack(archive, unpacked)
                 _with_audio(unpacked, link)
-        except SourceError as error:
-            raise DownloadError(f"{link}: {error}") from error
-        part.unlink(missing_ok=True)
+                (unpacked / STAMP).write_text(link, encoding="utf-8")
+        finally:
+            part.unlink(missing_ok=True)
+            shutil.rmtree(gdown_folder(part), ignore_errors=True)
     return _with_audio(folder, link)
 
 
@@ -50,14 +72,26 @@ def _fetch(link: str, part: Path) -> Path:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """By its content, since a link's name may say nothing."""
-    for kind in ("zip", "gztar", "tar"):
-        options = {} if kind == "zip" else {"filter": "data"}  # no paths outside the folder
-        try:
-            return shutil.unpack_archive(archive, folder, kind, **options)
-        except (shutil.ReadError, OSError):
-            continue
-    raise DownloadError(f"{archive} is neither a .zip nor a .tar.gz that can be unpacked")
+    """By its content, since a link's name may say nothing; all of it, or an error."""
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as content:
+                for member in content.infolist():
+                    path = PurePosixPath(member.filename)
+                    if path.is_absolute() or ".." in path.parts:
+                        raise DownloadError(
+                            f"{archive} is not safe: {member.filename!r} leaves its folder"
+                        )
+                    content.extract(member, folder)
+        elif tarfile.is_tarfile(archive):
+            with tarfile.open(archive) as content:
+                content.extractall(folder, filter="data")  # no paths outside the folder
+        else:
+            raise DownloadError(f"{archive} is neither a whole .zip nor a .tar.gz")
+    except DownloadError:
+        raise
+    except BROKEN as error:
+        raise DownloadError(f"{archive} cannot be unpacked: {error}") from error
 
 
 def _with_audio(folder: Path, link: str) -> Path:

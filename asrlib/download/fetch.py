@@ -212,10 +212,12 @@ def _how_checked(resource: Resource) -> str:
 def _nothing_helped(resource: Resource, failures: dict[Source, SourceError]) -> str:
     urls = [error for source, error in failures.items() if source.kind == "url"]
     offline = urls and all(isinstance(error, UnreachableError) for error in urls)
+    ours = [s.where for s in failures if s.kind == "file" and (REPOSITORY / s.where).is_file()]
     return "\n".join(
         [
             f"{resource.name}: no source helped" + (". Is there a network?" if offline else ""),
             *(f"  {source}: {error}" for source, error in failures.items()),
+            *(f"  {where} was changed here: git checkout {where} brings it back" for where in ours),
             f"If you can get {resource.filename} on another machine, put it into a folder DIR: "
             f"python download.py --from DIR {resource.name}",
         ]

@@ -42,6 +42,8 @@ class Arpa:
         """
         if self._heading != b"\\%d-grams:" % order:
             raise self.error(f"{self._heading!r} where \\{order}-grams: is due")
+        if order > len(self.counts):
+            raise self.error(f"\\data\\ announced no {order}-grams")
         found = 0
         for line in self._lines:
             if line.startswith(b"\\"):

@@ -3,6 +3,7 @@
 import gzip
 import lzma
 import sys
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from asrlib.build import build
-from asrlib.configs import compose
+from asrlib.configs import compose, override
 from asrlib.text import normalize, unspoken
 
 _OPENERS = {".gz": gzip.open, ".xz": lzma.open}
@@ -21,17 +22,27 @@ def file_sentences(paths: Iterable[Path]) -> Iterator[str]:
 
     A line with characters whose sound is not known, such as digits, is left out whole, as it is from
     training; their number is said.
+
+    Raises:
+        ValueError: a file that is cut short, or not in UTF-8.
     """
     for path in paths:
         left_out = 0
         with _OPENERS.get(path.suffix, open)(path, "rt", encoding="utf-8") as lines:
-            for line in lines:
+            for line in _read(path, lines):
                 if unspoken(line):
                     left_out += 1
                 elif text := normalize(line):
                     yield text
         if left_out:
             print(f"{path}: {left_out} lines left out for digits or the like", file=sys.stderr)
+
+
+def _read(path: Path, lines: Iterable[str]) -> Iterator[str]:
+    try:
+        yield from lines
+    except (EOFError, lzma.LZMAError, zlib.error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read to its end: {error}") from error
 
 
 def training_sentences(dataset: str, root: str | None) -> list[str]:
@@ -54,7 +65,7 @@ def dev_sentences(dataset: str, root: str | None) -> list[str]:
 
 
 def _sentences(dataset: str, root: str | None, part: str, **options: bool) -> list[str]:
-    overrides = [f"datasets={dataset}", *([f"datasets.root='{root}'"] if root else [])]
+    overrides = [f"datasets={dataset}", *([override("datasets.root", root)] if root else [])]
     try:
         datasets = compose("train", *overrides).datasets
     except HydraException as error:

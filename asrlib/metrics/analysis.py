@@ -1,5 +1,6 @@
 """Where the errors are: by length, by rate of speech, by speaker, and which words are taken for which."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
@@ -37,9 +38,9 @@ def by_rate(errors: ErrorRate, seconds: Mapping[str, float]) -> list[dict]:
 
 
 def by_speaker(errors: ErrorRate) -> list[dict]:
-    """WER of each speaker, the worst first."""
+    """WER of each speaker, the worst first; those without reference words, who have none, last."""
     rows = _grouped(errors.utterances, "speaker", lambda u: u.speaker or "unknown")
-    return sorted(rows, key=lambda row: (-row["WER"], row["speaker"]))
+    return sorted(rows, key=lambda row: (-row["WER"] if row["words"] else math.inf, row["speaker"]))
 
 
 def _grouped(

@@ -11,13 +11,14 @@ Both are tables that inference.py wrote (``inferencer.table_path``).
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from asrlib.files import write_atomically
+from asrlib.files import read_jsonl, write_atomically
 from asrlib.metrics.bootstrap import blocks
 from asrlib.metrics.error_rate import ErrorRate, ScoredUtterance
 from asrlib.randomness import generator
@@ -121,14 +122,14 @@ def read_table(path: Path | str) -> ErrorRate:
     """The scored utterances of a table with ``utterance_id``, ``speaker``, ``target``, ``predict``.
 
     Raises:
-        ValueError: a row without a target.
+        ValueError: no row has a target with words in it.
     """
     errors = ErrorRate()
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        if row["target"] is None:
-            raise ValueError(f"{path}: {row['utterance_id']} has no reference to compare with")
-        errors.add(row["target"], row["predict"], row["utterance_id"], row["speaker"])
+    for row in read_jsonl(Path(path)):
+        if row["target"] is not None:
+            errors.add(row["target"], row["predict"], row["utterance_id"], row["speaker"])
+    if not errors.words.reference:
+        raise ValueError(f"{path}: no utterance has a reference to compare with")
     return errors
 
 
@@ -160,7 +161,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--most", type=int, default=5, help="pairs shown of each kind")
     parser.add_argument("--json", help="file to write the comparison to")
     options = parser.parse_args(arguments)
-    comparison = compare(read_table(options.before), read_table(options.after), options.most)
+    try:
+        comparison = compare(read_table(options.before), read_table(options.after), options.most)
+    except (OSError, ValueError) as error:
+        sys.exit(f"compare: {error}")
     print(markdown(comparison))
     if options.json:
         text = json.dumps(asdict(comparison), indent=2, ensure_ascii=False)

@@ -1,12 +1,11 @@
 """Scoring a folder of predictions against a folder of references: ``ID.txt`` in both."""
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from asrlib.files import texts_by_id
+from asrlib.files import speaker_of, texts_by_id
 from asrlib.metrics.error_rate import ErrorRate
 
 
@@ -62,8 +61,7 @@ def score_texts(
     """
     errors = ErrorRate()
     for id, reference in references.items():
-        match = re.search(speaker_pattern, id) if speaker_pattern else None
-        errors.add(reference, predictions.get(id, ""), id, match.group(1) if match else None)
+        errors.add(reference, predictions.get(id, ""), id, speaker_of(id, speaker_pattern))
     return FolderScore(
         errors,
         missing=sorted(references.keys() - predictions.keys()),

@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from pathlib import Path
 
 import torch
 
+from asrlib.configs import override
 from asrlib.files import read_jsonl
 from asrlib.training.stopping import STATUS
 
@@ -107,9 +109,13 @@ def train(
     Raises:
         Stopped, RuntimeError: as ``run``.
     """
-    # before the overrides, where one that asks for less has the last word
-    limit = [] if hours_left() is None else [f"trainer.max_hours={hours_left():.4f}"]
-    command = ["train.py", f"-cn={config}", *limit, *overrides, f"run_dir={run_dir}"]
+    key = "trainer.max_hours="
+    limits = [float(o.removeprefix(key)) for o in overrides if re.match(rf"{key}[\d.]", o)]
+    if hours_left() is not None:
+        limits.append(hours_left())
+    limit = [f"{key}{min(limits):.4f}"] if limits else []
+    asked = [o for o in overrides if not o.startswith(key)]
+    command = ["train.py", f"-cn={config}", *asked, *limit, override("run_dir", run_dir)]
     if (processes := processes or torch.cuda.device_count()) > 1:
         command = ["-m", "asrlib.launch", str(processes), *command]
     run(*command, stops_itself=True)
@@ -119,7 +125,7 @@ def train(
 
 def infer(checkpoint: Path | str, *overrides: str) -> None:
     """``inference.py`` with a checkpoint; errors as ``run``."""
-    run("inference.py", f"inferencer.from_pretrained={checkpoint}", *overrides)
+    run("inference.py", override("inferencer.from_pretrained", checkpoint), *overrides)
 
 
 def tune(checkpoint: Path | str, language_model: Path | str, *overrides: str) -> None:
@@ -127,8 +133,8 @@ def tune(checkpoint: Path | str, language_model: Path | str, *overrides: str) ->
     run(
         "-m",
         "asrlib.decoding.tune",
-        f"tune.from_pretrained={checkpoint}",
-        f"decoder.lm_path={language_model}",
+        override("tune.from_pretrained", checkpoint),
+        override("decoder.lm_path", language_model),
         *overrides,
     )
 

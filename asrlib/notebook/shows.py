@@ -136,8 +136,13 @@ def show_points(results: Path | str, clean: str, other: str) -> None:
             found |= {"other_wer": row.wer}
     show_table(
         [
-            {"decoder": decoder} | found | {"points": points(**found, attention=_spells(decoder))}
+            {
+                "decoder": decoder,
+                **{name: found.get(name, "") for name in ("clean_wer", "clean_cer", "other_wer")},
+                "points": points(**found, attention=_spells(decoder)),
+            }
             for decoder, found in rates.items()
+            if found
         ]
     )
 
@@ -158,8 +163,9 @@ def show_predictions(table: Path | str, most: int = 20) -> None:
 
 
 def show_table(rows: Sequence[dict]) -> None:
-    """Dictionaries with the same keys as a table."""
-    display(Markdown("\n".join(_markdown_lines(rows))))
+    """Dictionaries with the same keys as a table; nothing if there are none."""
+    if rows:
+        display(Markdown("\n".join(_markdown_lines(rows))))
 
 
 def _markdown_lines(rows: Sequence[dict]) -> Iterable[str]:

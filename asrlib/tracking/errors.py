@@ -109,7 +109,10 @@ def main() -> None:
         sys.exit(f"errors: no {table}: give the folder of a training, or a table of inference.py")
     rows = read_jsonl(table)
     page = arguments.html or table.with_suffix(".html")
-    write_atomically(page, errors_page(rows, f"Errors of {table}", arguments.most))
+    try:
+        write_atomically(page, errors_page(rows, f"Errors of {table}", arguments.most))
+    except ValueError as error:
+        sys.exit(f"errors: {table}: {error}")
     print(page)
     webbrowser.open(page.absolute().as_uri())
 
