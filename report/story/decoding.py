@@ -103,7 +103,8 @@ def pairs() -> Iterator[str]:
 
 def _seeds(name: str, c: Comparison) -> list[int | None]:
     """Of the trainings whose greedy row has the WER that was compared."""
-    decoded = [row for row in rows("decoders") if (row.name, row.decoder) == (name, "greedy")]
+    found = rows("models", "decoders")
+    decoded = [row for row in found if (row.name, row.decoder) == (name, "greedy")]
     return sorted({row.seed for row in decoded if abs(row.wer - c.wer_before) < 1e-9})
 
 
