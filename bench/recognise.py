@@ -3,8 +3,9 @@
 python -m bench.recognise inferencer.from_pretrained=CHECKPOINT datasets=NAME inferencer.part=val \\
     [+systems=[asrlib,pocketsphinx]] [+out=FILE] [inferencer.result_path=FILE]
 
-The arguments are those of inference.py. Beside asrlib with ``decoder=greedy`` and ``decoder=tuned`` stands
-PocketSphinx (pip install pocketsphinx) with its default English model. Each runs alone, and may use all
+The arguments are those of inference.py. Beside asrlib with ``decoder=greedy`` and ``decoder=tuned``, in float32
+and in the fastest precision that the CPU has, stands PocketSphinx (pip install pocketsphinx) with its default
+English model. Each runs alone, and may use all
 cores: ours by its threads and its loader, PocketSphinx by one process for each. Seconds are wall time from
 the first file to the last text, reading and decompression included; what is loaded before, and compiled by
 one second of silence, is not. Memory is the most that our processes hold together at one time, looked up
@@ -25,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from asrlib.configs import compose
@@ -32,11 +34,18 @@ from asrlib.data import SAMPLE_RATE
 from asrlib.data.dataset import SkippedItem, SpeechDataset
 from asrlib.files import write_atomically
 from asrlib.metrics import ErrorRate
+from asrlib.precision import choose_precision
 from asrlib.result import Result, add_result, command_line, current_commit, now, scores
 from bench.train import in_a_process, peak_mb, processor
 
 SYSTEMS = ("asrlib", "pocketsphinx")
-RUNS = (("asrlib", "greedy"), ("asrlib", "tuned"), ("pocketsphinx", "greedy"))  # and a decoder
+RUNS = (  # and a decoder, and the precision; "auto" is left out where it is float32
+    ("asrlib", "greedy", "fp32"),
+    ("asrlib", "tuned", "fp32"),
+    ("asrlib", "greedy", "auto"),
+    ("asrlib", "tuned", "auto"),
+    ("pocketsphinx", "greedy", "fp32"),
+)
 
 
 class MemoryWatch:
@@ -79,6 +88,7 @@ def asrlib(config: DictConfig) -> dict:
         "errors": evaluation.errors,
         "decoder": inferencer.decoder.name,
         "precision": config.inferencer.precision,
+        "batch_seconds": config.inferencer.batch_seconds,
     }
 
 
@@ -165,8 +175,12 @@ def main() -> None:
     chosen, rows = compose("inference", *arguments).get("systems", SYSTEMS), []
     if unknown := set(chosen) - set(SYSTEMS):
         sys.exit(f"+systems: no {sorted(unknown)}; there are {list(SYSTEMS)}")
-    for system, decoder in RUNS:
+    fastest = choose_precision("auto", torch.device("cpu"))
+    for system, decoder, precision in RUNS:
+        if precision == "auto" and fastest == "fp32":
+            continue
         config = compose("inference", *arguments, f"decoder={decoder}")
+        config.inferencer.precision = fastest if precision == "auto" else precision
         OmegaConf.resolve(config)
         result_path, config.inferencer.result_path = config.inferencer.result_path, None
         config.inferencer.show = 0
@@ -188,7 +202,7 @@ def main() -> None:
         wer = found.pop("errors").wer
         rate = found["audio_seconds"] / found["seconds"]
         told = f"{rate:6.1f} × real time  {found['peak_mb']:5.0f} MB  WER {wer:.2f} %"
-        print(f"{system:12} {found['decoder']:12} {told}", flush=True)
+        print(f"{system:12} {found['decoder']:12} {config.inferencer.precision} {told}", flush=True)
         rows.append(
             {"system": system, "wer": wer, "audio_seconds_per_second": rate} | found | about
         )

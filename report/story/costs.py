@@ -73,6 +73,8 @@ def recognition() -> Iterator[str]:
         {
             "system": row["system"],
             "decoder": row["decoder"],
+            "precision": row.get("precision", ""),
+            "#batch, s": row.get("batch_seconds", ""),
             "#WER %": f"{row['wer']:.1f}",
             "#times real time": f"{row['audio_seconds_per_second']:.1f}",
             "#peak MB": f"{row['peak_mb']:,.0f}",
