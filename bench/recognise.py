@@ -5,12 +5,11 @@ python -m bench.recognise inferencer.from_pretrained=CHECKPOINT datasets=NAME in
 
 The arguments are those of inference.py. Beside asrlib with ``decoder=greedy`` and ``decoder=tuned``, in float32
 and in the fastest precision that the CPU has, stands PocketSphinx (pip install pocketsphinx) with its default
-English model. Each runs alone, and may use all
-cores: ours by its threads and its loader, PocketSphinx by one process for each. Seconds are wall time from
-the first file to the last text, reading and decompression included; what is loaded before, and compiled by
-one second of silence, is not. Memory is the most that our processes hold together at one time, looked up
-twice a second, where pages that they share count once (Linux's PSS); of PocketSphinx's processes it is
-what each peak is above what was there before PocketSphinx was loaded.
+English model. Each runs alone, and may use all cores: ours by its threads and its loader, PocketSphinx by one
+process for each. Seconds are wall time from the first file to the last text, reading and decompression included;
+what is loaded before, and compiled by one second of silence, is not. Memory is the most that our processes hold
+together at one time, looked up twice a second, where pages that they share count once (Linux's PSS); of
+PocketSphinx's processes it is what each peak is above what was there before PocketSphinx was loaded.
 
 ``inferencer.result_path`` gets PocketSphinx's rows; ours are inference.py's. In ``out`` what was measured
 of other systems stays.
@@ -26,7 +25,6 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from asrlib.configs import compose
@@ -34,7 +32,6 @@ from asrlib.data import SAMPLE_RATE
 from asrlib.data.dataset import SkippedItem, SpeechDataset
 from asrlib.files import write_atomically
 from asrlib.metrics import ErrorRate
-from asrlib.precision import choose_precision
 from asrlib.result import Result, add_result, command_line, current_commit, now, scores
 from bench.train import in_a_process, peak_mb, processor
 
@@ -175,6 +172,10 @@ def main() -> None:
     chosen, rows = compose("inference", *arguments).get("systems", SYSTEMS), []
     if unknown := set(chosen) - set(SYSTEMS):
         sys.exit(f"+systems: no {sorted(unknown)}; there are {list(SYSTEMS)}")
+    import torch  # here, so that PocketSphinx's processes are without it
+
+    from asrlib.precision import choose_precision
+
     fastest = choose_precision("auto", torch.device("cpu"))
     for system, decoder, precision in RUNS:
         if precision == "auto" and fastest == "fp32":
