@@ -6,10 +6,10 @@ The rule: utterances of at least ``WORDS`` words, by WER; among equals the longe
 """
 
 import sys
-from pathlib import Path
 
-from asrlib.files import read_jsonl, write_atomically
-from asrlib.metrics import ScoredUtterance, score_utterance
+from asrlib.files import write_atomically
+from asrlib.metrics import ScoredUtterance
+from asrlib.metrics.compare import read_table
 
 WORDS, COUNT = 8, 10
 
@@ -32,16 +32,10 @@ def table(rows: list[ScoredUtterance]) -> str:
 
 
 def main(source: str, out: str, title: str) -> None:
-    rows = read_jsonl(Path(source))
-    scored = [
-        score_utterance(row["target"], row["predict"], row["utterance_id"], row["speaker"])
-        for row in rows
-        if row["target"] is not None
-    ]
-    best, worst = choose(scored)
-    words, edits = (sum(getattr(u.words, x) for u in scored) for x in ("reference", "total"))
+    errors = read_table(source)
+    best, worst = choose(errors.utterances)
     about = (
-        f"Of {len(scored)} utterances, WER {100 * edits / words:.1f} %, those of {WORDS} words or more; "
+        f"Of {len(errors.utterances)} utterances, WER {errors.wer:.1f} %, those of {WORDS} words or more; "
         "among equals the longer first."
     )
     parts = [f"# {title}", about, "## Best", table(best), "## Worst", table(worst)]

@@ -82,10 +82,8 @@ def place(tmp_path_factory):
             (folder / path.name).symlink_to(path)
     write_parts(folder, DIR=4)
     write_parts(folder / "an4", train=6, dev=4, test=4)
-    write_librispeech(folder / "data/LibriSpeech", 6, "train-clean-100", "train-clean-360")
-    write_librispeech(folder / "data/LibriSpeech/more", 4, "dev-clean", "test-clean")
-    for part in (folder / "data/LibriSpeech/more").iterdir():
-        part.rename(folder / "data/LibriSpeech" / part.name)
+    parts = ("train-clean-100", "train-clean-360", "dev-clean", "test-clean")
+    write_librispeech(folder / "data/LibriSpeech", 6, *parts)
     return folder
 
 

@@ -101,10 +101,11 @@ def _mono(samples: np.ndarray) -> np.ndarray:
 
     Raises ``AudioError`` where a sample is not finite, and for unsigned integers, whose silence is not 0.
     """
-    kind = np.asarray(samples).dtype
+    samples = np.asarray(samples)
+    kind = samples.dtype
     if np.issubdtype(kind, np.unsignedinteger):
         raise AudioError(f"samples are {kind}: give signed integers or numbers in [-1, 1]")
-    samples = np.asarray(samples, dtype=np.float32)
+    samples = samples.astype(np.float32, copy=False)
     if np.issubdtype(kind, np.integer):
         samples = samples / np.float32(np.iinfo(kind).max + 1)
     if samples.ndim == 2:
