@@ -113,7 +113,7 @@ def train(
     limits = [float(o.removeprefix(key)) for o in overrides if re.match(rf"{key}[\d.]", o)]
     if hours_left() is not None:
         limits.append(hours_left())
-    limit = [f"{key}{min(limits):.4f}"] if limits else []
+    limit = [f"{key}{min(limits):.6g}"] if limits else []
     asked = [o for o in overrides if not o.startswith(key)]
     command = ["train.py", f"-cn={config}", *asked, *limit, override("run_dir", run_dir)]
     if (processes := processes or torch.cuda.device_count()) > 1:
