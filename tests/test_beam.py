@@ -137,6 +137,26 @@ def test_neither_the_batch_nor_what_lies_beyond_a_length_changes_a_hypothesis(si
     assert together == alone
 
 
+@pytest.mark.parametrize("weight", [0.4, 1.0])
+def test_a_prior_is_divided_out_of_every_frame(weight):
+    prior = [0.6, 0.3, 0.08, 0.02]
+    log_probs = random_log_probs(6, 4, 0)
+    log_probs[2] = -math.inf  # as a frame without any hope
+    log_probs[2, 1] = 0
+    scaled = log_probs.exp() / torch.tensor(prior, dtype=torch.float64) ** weight
+    expected = nbest_of_one(
+        BeamDecoder(CHARACTERS, **EXACT), (scaled / scaled.sum(-1, keepdim=True)).log()
+    )
+    decoder = BeamDecoder(CHARACTERS, **EXACT, label_prior=prior, prior_weight=weight)
+    found = nbest_of_one(decoder, log_probs)
+    assert [h.tokens for h in found] == [h.tokens for h in expected]
+    assert [h.score for h in found] == pytest.approx([h.score for h in expected])
+    decoder.prior_weight = 0
+    assert nbest_of_one(decoder, log_probs) != found
+    decoder.prior_weight = weight
+    assert decode_one(decoder, torch.full((3, 4), -math.inf)).score == -math.inf
+
+
 PATHS = st.lists(st.integers(0, 3), max_size=30)
 
 
@@ -233,6 +253,10 @@ def test_the_number_of_hypotheses_can_be_limited():
         {"unk_score_offset": -math.inf},
         {"alpha": -0.5},
         {"beta": math.inf},
+        {"prior_weight": -0.1},
+        {"prior_weight": 0.3},
+        {"label_prior": [0.5, 0.5]},
+        {"label_prior": [0.5, 0.5, 0, 0]},
     ],
 )
 def test_an_option_out_of_range_is_named(option):

@@ -159,7 +159,7 @@ def test_the_winner_is_the_minimum_of_inferences_with_every_weight(corpus, run_d
     errors = brute_force(corpus, run_dir)
     assert len({e.wer for e in errors.values()}) > 5  # else any winner would do
     least = min(errors, key=lambda at: (errors[at].wer, errors[at].cer, *at))
-    assert found.best.point == (*least, 8)
+    assert found.best.point == (*least, 8, 0)
     with (found.folder / "grid.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 12
@@ -178,13 +178,30 @@ def test_decoder_tuned_decodes_as_the_winner_did(corpus, run_dir):
     assert (evaluation.errors.words, evaluation.errors.characters) == found.best.sums()
     assert inferencer.result(evaluation).decoder == "beam+lm"
     weights = inferencer.recognizer.decoder
-    assert (weights.alpha, weights.beta, weights.beam_width) == found.best.point
+    assert (weights.alpha, weights.beta, weights.beam_width) == found.best.point[:3]
     recognizer = Recognizer.from_pretrained(run_dir, "cpu", {"name": "tuned"})
     assert recognizer.decoder.alpha == found.best.point.alpha
     stored = OmegaConf.load(found.stored)
     assert stored.tuned.wer == pytest.approx(evaluation.errors.wer)
     assert stored.tuned.data == "an4 val"
     assert {"date", "commit", "command", "greedy_wer"} <= stored.tuned.keys()
+
+
+def test_the_weight_of_the_prior_is_tuned_too_and_kept_with_what_was_measured(corpus, run_dir):
+    few = ["tune.alphas=[0.8]", "tune.betas=[2]", "tune.prior_weights=[0.5,0,2]"]
+    found = run_tuning(corpus, run_dir, *few)
+    errors = {point.prior_weight: scored.sums() for point, scored in found.grid.scored.items()}
+    assert len({words.total for words, _ in errors.values()}) == 3  # else any of them would do
+    best = min(errors, key=lambda weight: errors[weight][0].rate)
+    assert best == found.best.point.prior_weight > 0
+    prior = OmegaConf.load(found.stored).decoder.label_prior
+    assert len(prior) == len(ENCODER) and sum(prior) == pytest.approx(1, abs=1e-3)
+    _, evaluation = infer(corpus, run_dir, "decoder=tuned")
+    assert (evaluation.errors.words, evaluation.errors.characters) == found.best.sums()
+    _, evaluation = infer(corpus, run_dir, "decoder=tuned", "+decoder.prior_weight=0")
+    assert evaluation.errors.words == errors[0][0]
+    with pytest.raises(ValueError, match="lm divides no prior out"):
+        run_tuning(corpus, run_dir, *few, "decoder=lm")
 
 
 def test_recordings_read_in_windows_are_decoded_as_in_inference(corpus, run_dir, tmp_path):

@@ -7,6 +7,10 @@ A hypothesis is scored by
 and ``unk_score_offset`` is added to log10 p_lm of each word that the language model does not know:
 pyctcdecode's terms, so that weights found for one decoder hold for the other. With wide limits the
 sum over paths is exact; ``prefix_search`` says how it is made.
+
+With a ``prior_weight`` γ the probability of each label in each frame is divided by the label's prior to
+the power of γ, and a frame's are scaled to sum to 1 again: how often labels are is then left to the
+language model, which knows it better (Miao et al., EESEN, ASRU 2015; Kanda et al., Interspeech 2016).
 """
 
 import math
@@ -14,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from asrlib.decoding.greedy import Hypothesis
@@ -42,6 +47,8 @@ class BeamDecoder:
             may be set anew between calls, as tuning does.
         beta: added for each word.
         unk_score_offset: added to log10 p of a word outside the language model's vocabulary.
+        label_prior: [V], how probable each label is in a frame of no matter what; tuning measures it.
+        prior_weight: γ, by which it is divided out; may be set anew between calls, too.
 
     Raises:
         ValueError: an option out of its range.
@@ -59,6 +66,8 @@ class BeamDecoder:
         alpha: float = 0.5,
         beta: float = 1.5,
         unk_score_offset: float = -10.0,
+        label_prior: Sequence[float] | None = None,
+        prior_weight: float = 0.0,
     ):
         require(beam_width >= 1, f"beam_width {beam_width}: at least 1")
         require(
@@ -68,10 +77,23 @@ class BeamDecoder:
         require(token_min_logp <= 0, f"token_min_logp {token_min_logp}: a logarithm, 0 or less")
         require(beam_prune_logp <= 0, f"beam_prune_logp {beam_prune_logp}: 0 or less")
         require_weights(alpha, beta, unk_score_offset)
+        require(0 <= prior_weight < math.inf, f"prior_weight {prior_weight}: 0 or more")
+        if label_prior is not None:
+            require(
+                len(label_prior) == len(text_encoder) and min(label_prior) > 0,
+                f"label_prior: {len(text_encoder)} probabilities above 0, one for each label",
+            )
+        else:
+            require(
+                prior_weight == 0,
+                f"prior_weight {prior_weight} needs a label_prior: python -m asrlib.decoding.tune "
+                "tune.prior_weights=[…] measures it and keeps it for decoder=tuned",
+            )
         self.text_encoder = text_encoder
         self.beam_width, self.blank_skip_threshold = int(beam_width), blank_skip_threshold
         self.token_min_logp, self.beam_prune_logp = token_min_logp, beam_prune_logp
         self.alpha, self.beta, self.unk_score_offset = alpha, beta, unk_score_offset
+        self.label_prior, self.prior_weight = label_prior, prior_weight
         self.lm = None if lm_path is None else NGram(lm_path)
         self._rules = self._rules_without_weights()
 
@@ -96,9 +118,18 @@ class BeamDecoder:
         labels = len(self.text_encoder)
         require(log_probs.shape[-1] == labels, f"{log_probs.shape[-1]} labels, expected {labels}")
         rules = self._weighted_rules()
-        rows = zip(log_probs.detach().cpu().double().numpy(), lengths.tolist(), strict=True)
+        log_probs = self._without_prior(log_probs.detach().cpu().double())
+        rows = zip(log_probs.numpy(), lengths.tolist(), strict=True)
         n = self.beam_width if n is None else min(n, self.beam_width)
         return [self._decode(np.ascontiguousarray(row[:length]), rules, n) for row, length in rows]
+
+    def _without_prior(self, log_probs: Tensor) -> Tensor:
+        if self.prior_weight == 0:
+            return log_probs
+        prior = torch.tensor(list(self.label_prior), dtype=log_probs.dtype)
+        scaled = log_probs - self.prior_weight * prior.log()
+        sums = scaled.logsumexp(-1, keepdim=True)
+        return scaled - sums.clamp_min(torch.finfo(sums.dtype).min)  # -inf where all are impossible
 
     def _decode(self, log_probs: np.ndarray, rules: Rules, n: int) -> list[Hypothesis]:
         """Hypotheses of one utterance's float64 [T', V]."""

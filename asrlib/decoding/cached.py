@@ -28,6 +28,7 @@ from asrlib.decoding.greedy import Hypothesis
 from asrlib.files import write_atomically
 from asrlib.training.evaluation import evaluate
 
+RAREST = 1e-4  # probability of a label in a frame
 CHECKPOINT_FILES = ("model.safetensors", "config.yaml", "text_encoder.json")
 CODE = (
     *("model/*.py", "augmentations/*.py"),
@@ -71,6 +72,18 @@ class LogProbs:
             {name: self._file.get_tensor(f"{name}/{number}") for name in self._names}
             for number in self._pieces[id]
         ]
+
+    def label_prior(self) -> list[float]:
+        """The mean probability of each label over all frames of all utterances, [V].
+
+        What is rarer than ``RAREST`` counts as that, so that no noise in it decides what is said.
+        """
+        sums, frames = 0.0, 0
+        for id in self._pieces:
+            for piece in self[id]:
+                sums = sums + piece["log_probs"].double().exp().sum(dim=0)
+                frames += len(piece["log_probs"])
+        return [max(float(f"{p:.4g}"), RAREST) for p in (sums / frames).tolist()]
 
     def decode(self, id: str, decoder: Decoder) -> str:
         """The text that ``LongForm`` and ``evaluate`` would give the utterance with ``decoder``."""

@@ -32,6 +32,7 @@ class Point(NamedTuple):
     alpha: float
     beta: float
     beam_width: int
+    prior_weight: float = 0.0
 
 
 class Scored(NamedTuple):
@@ -50,7 +51,9 @@ class Scored(NamedTuple):
     def rank(self, rows: np.ndarray | None = None) -> tuple:
         """Less is better: WER, then CER, then a smaller beam, then less weight."""
         words, characters = self.sums(rows)
-        return words.rate, characters.rate, self.point.beam_width, *self.point[:2]
+        point = self.point
+        weights = point.prior_weight, point.alpha, point.beta
+        return words.rate, characters.rate, point.beam_width, *weights
 
 
 def count_edits(texts: Iterable[str], utterances: Sequence[Utterance]) -> np.ndarray:
@@ -79,7 +82,8 @@ class Scorer:
     def __call__(self, point: Point) -> Scored:
         if self._decoder is None or self._decoder.beam_width != point.beam_width:
             self._decoder = self._build(point.beam_width)
-        self._decoder.alpha, self._decoder.beta = point.alpha, point.beta
+        for name in self.section.keys() & {"alpha", "beta", "prior_weight"}:
+            setattr(self._decoder, name, getattr(point, name))
         started = time.perf_counter()
         texts = [self.log_probs.decode(u.id, self._decoder) for u in self.utterances]
         seconds = time.perf_counter() - started
@@ -96,7 +100,7 @@ class Grid:
     """The points scored so far, and the search among them.
 
     Args:
-        alphas, betas, beam_widths: values of the grid.
+        alphas, betas, beam_widths, prior_weights: values of the grid.
         score: yields the scores of points, in any order.
     """
 
@@ -106,9 +110,10 @@ class Grid:
         betas: Iterable[float],
         beam_widths: Iterable[int],
         score: Callable[[list[Point]], Iterator[Scored]],
+        prior_weights: Iterable[float] = (0.0,),
     ):
-        self.alphas, self.betas, self.beam_widths = map(
-            _axis, (alphas, betas, beam_widths), (float, float, int)
+        self.alphas, self.betas, self.beam_widths, self.prior_weights = map(
+            _axis, (alphas, betas, beam_widths, prior_weights), (float, float, int, float)
         )
         self._score = score
         self.scored: dict[Point, Scored] = {}
@@ -117,16 +122,17 @@ class Grid:
         """The best point for the utterances ``rows`` int64 [n], else for all.
 
         Args:
-            refine: rounds that try halfway to the neighbours of the best, at its beam width; they
-                never leave the grid's ranges.
+            refine: rounds that try halfway to the neighbours of the best, at its beam width and
+                weight of the prior; they never leave the grid's ranges.
         """
         alphas, betas = self.alphas, self.betas
-        tried = self._scores(map(Point._make, itertools.product(alphas, betas, self.beam_widths)))
+        axes = alphas, betas, self.beam_widths, self.prior_weights
+        tried = self._scores(map(Point._make, itertools.product(*axes)))
         for _ in range(refine):
             best = min(tried, key=lambda scored: scored.rank(rows)).point
             alphas, betas = _halved(alphas, best.alpha), _halved(betas, best.beta)
             tried += self._scores(
-                Point(alpha, beta, best.beam_width)
+                best._replace(alpha=alpha, beta=beta)
                 for alpha, beta in itertools.product(
                     _around(alphas, best.alpha), _around(betas, best.beta)
                 )
@@ -151,6 +157,8 @@ class Grid:
             values = getattr(self, name)
             if len(values) == 1 or value not in (values[0], values[-1]):
                 continue
+            if value == 0 and name == "prior_weights":
+                continue  # none is less
             if name == "alphas" and value == 0:
                 warnings.append("alpha is 0: the language model does not help on these data")
             elif name != "beam_widths" or value == values[-1]:  # a narrower beam is only faster
@@ -166,7 +174,7 @@ def _axis(values: Iterable, kind: type) -> list:
     values = sorted({kind(value) for value in values})
     if not values:
         raise ValueError(
-            "tune.alphas, tune.betas and tune.beam_widths need at least one value each"
+            "tune.alphas, tune.betas, tune.beam_widths and tune.prior_weights need at least one value each"
         )
     return values
 

@@ -15,15 +15,19 @@ MOST_NUMBERS = 150  # cells, beyond which their numbers would not be legible
 
 
 def grid_figure(grid: Grid, best: Scored, data: str, greedy_wer: float) -> Figure:
-    """WER over α × β at the width of ``best``: cells are the grid, dots the points between them.
+    """WER over α × β at the width and the prior's weight of ``best``.
+
+    Cells are the grid, dots the points between them.
 
     Args:
         data: the name of what was decoded, such as "demo val".
         greedy_wer: percent, for comparison.
     """
-    width = best.point.beam_width
+    width, prior = best.point[2:]
     wers = {
-        (p.alpha, p.beta): s.sums()[0].rate for p, s in grid.scored.items() if p.beam_width == width
+        (p.alpha, p.beta): s.sums()[0].rate
+        for p, s in grid.scored.items()
+        if p[2:] == (width, prior)
     }
     cells = np.array([[wers[alpha, beta] for alpha in grid.alphas] for beta in grid.betas])
     # a few hopeless corners must not take all the colours
@@ -64,7 +68,7 @@ def grid_figure(grid: Grid, best: Scored, data: str, greedy_wer: float) -> Figur
     axes.set_yticks(grid.betas, [f"{beta:g}" for beta in grid.betas])
     axes.set_title(
         f"best {best.sums()[0].rate:.2f} % at α = {best.point.alpha:g}, β = {best.point.beta:g}, "
-        f"beam width {width}; greedy {greedy_wer:.2f} %",
+        f"beam width {width}{f', prior {prior:g}' * bool(prior)}; greedy {greedy_wer:.2f} %",
         fontsize=10,
     )
     figure.colorbar(image, ax=axes, label=f"WER, % on {data}", extend="max")
@@ -73,7 +77,7 @@ def grid_figure(grid: Grid, best: Scored, data: str, greedy_wer: float) -> Figur
 
 def _mark(axes, best: Scored, x: np.ndarray, y: np.ndarray, on_cell: bool) -> None:
     """A red frame around the best cell, or a red ring around the best dot."""
-    alpha, beta, _ = best.point
+    alpha, beta = best.point[:2]
     if on_cell:
         column, row = np.searchsorted(x, alpha) - 1, np.searchsorted(y, beta) - 1
         size = x[column + 1] - x[column], y[row + 1] - y[row]

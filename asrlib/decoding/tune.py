@@ -1,4 +1,4 @@
-"""Chooses the language model's weight α, the word bonus β and the beam width on a dev set.
+"""Chooses a decoder's weights (of the language model, a word, the labels' prior) and beam width on dev.
 
 python -m asrlib.decoding.tune tune.from_pretrained=RUN datasets=NAME decoder.lm_path=FILE
 
@@ -104,10 +104,13 @@ def tune(config: DictConfig) -> Tuning:
     heard = [log_probs.decode(u.id, greedy_decoder) for u in utterances]
     greedy = Scored(Point(0, 0, 1), count_edits(heard, utterances), 0.0).sums()[0]
 
+    prior_weights = options.prior_weights or [section.get("prior_weight", 0.0)]
+    if any(prior_weights) and section["label_prior"] is None:
+        section["label_prior"] = log_probs.label_prior()
     scorer = Scorer(section, text_encoder, log_probs, utterances, model.speller)
     widths = options.beam_widths or [section["beam_width"]]
     with scoring(scorer, options.processes) as score:
-        grid = Grid(options.alphas, options.betas, widths, score)
+        grid = Grid(options.alphas, options.betas, widths, score, prior_weights)
         best = grid.best(options.refine)
         crossed = [(grid.best(options.refine, own), own, other) for own, other in halves]
 
@@ -131,7 +134,8 @@ def tune(config: DictConfig) -> Tuning:
     about = {"data": data, "utterances": len(utterances), "words": greedy.reference}
     about |= {name: _row(best)[name] for name in ("wer", "cer")} | {"greedy_wer": greedy.rate}
     try:
-        save_tuned(stored, section | best.point._asdict(), about | _provenance())
+        point = {name: value for name, value in best.point._asdict().items() if name in section}
+        save_tuned(stored, section | point, about | _provenance())
     except OSError as error:  # a checkpoint may lie where nothing can be written
         print(f"warning: not kept for decoder=tuned: {error}", file=sys.stderr)
     else:
@@ -147,6 +151,11 @@ def _require_weights(section: dict, options: DictConfig) -> None:
         )
     if not Path(section["lm_path"]).is_file():
         raise FileNotFoundError(f"no language model at {section['lm_path']}: set decoder.lm_path")
+    if options.prior_weights and "prior_weight" not in section:
+        raise ValueError(
+            f"decoder {section['name']} divides no prior out: leave tune.prior_weights unset, or choose "
+            "decoder=beam_lm"
+        )
     for alpha in options.alphas:
         for beta in options.betas:
             require_weights(alpha, beta, section.get("unk_score_offset", 0))
@@ -271,6 +280,8 @@ def _tell(found: Tuning, data: str, count: int) -> None:
         f"tuned   WER {words.rate:.2f} %  CER {characters.rate:.2f} %  (S {words.substitutions}, "
         f"D {words.deletions}, I {words.insertions}) at decoder.alpha={point.alpha:g} "
         f"decoder.beta={point.beta:g} decoder.beam_width={point.beam_width}"
+        + f" decoder.prior_weight={point.prior_weight:g}"
+        * bool(point.prior_weight)
     )
     if found.cross:
         print(
