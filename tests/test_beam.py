@@ -137,6 +137,43 @@ def test_neither_the_batch_nor_what_lies_beyond_a_length_changes_a_hypothesis(si
     assert together == alone
 
 
+def beam_by_the_book(log_probs, width):
+    """{labels: ln p} of prefix search (Hannun et al. 2014) that keeps the ``width`` best of each frame."""
+    beam = {(): (0.0, -math.inf)}  # ln p that ends in a blank, and in the last label
+    for frame in log_probs:
+        ways = {}
+        for prefix, (blank, label) in beam.items():
+            both = np.logaddexp(blank, label)
+            ways.setdefault(prefix, [[], []])[0].append(both + frame[BLANK])
+            for token in range(1, len(frame)):
+                again = prefix[-1:] == (token,)
+                if again:
+                    ways[prefix][1].append(label + frame[token])
+                longer = ways.setdefault((*prefix, token), [[], []])
+                longer[1].append((blank if again else both) + frame[token])
+        sums = {
+            p: [np.logaddexp.reduce([-np.inf, *way]) for way in both] for p, both in ways.items()
+        }
+        possible = [prefix for prefix, both in sums.items() if max(both) > -np.inf]
+        best = sorted(possible, key=lambda prefix: -np.logaddexp(*sums[prefix]))
+        beam = {prefix: sums[prefix] for prefix in best[:width]}
+    return {prefix: np.logaddexp(*both) for prefix, both in beam.items()}
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(1, 12), st.integers(1, 40), st.sampled_from([0.5, 2.0, 8.0]), st.integers(0, 10_000)
+)
+def test_a_narrow_beam_keeps_the_best_of_each_frame_and_all_their_ways(
+    frames, width, sharpness, seed
+):
+    log_probs = random_log_probs(frames, 7, seed, sharpness)
+    expected = beam_by_the_book(log_probs.numpy(), width)
+    decoder = BeamDecoder(CTCTextEncoder("abcde "), **(EXACT | {"beam_width": width}))
+    found = {tuple(h.tokens): h.score for h in nbest_of_one(decoder, log_probs)}
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
 @pytest.mark.parametrize("weight", [0.4, 1.0])
 def test_a_prior_is_divided_out_of_every_frame(weight):
     prior = [0.6, 0.3, 0.08, 0.02]

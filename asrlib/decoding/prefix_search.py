@@ -32,6 +32,10 @@ from asrlib.decoding.vocabulary import UNKNOWN, njit
 BLANK, ROOT = 0, 0
 EMPTY = -1  # no such node, emission, key, state, prefix or hypothesis
 FIRST_NODES = 2**10
+BINS, BINS_PER_NAT = (
+    256,
+    8,
+)  # of a histogram of totals, which ends a little above the best that is expected
 
 
 @njit(cache=True)
@@ -131,8 +135,8 @@ def _close(node, rules, table, questions, asked):
 
 @njit(cache=True)
 def _stay(scores, beams, nodes, candidates):
-    """Every prefix by a blank or its last label again, as a candidate; the best total."""
-    best = -np.inf
+    """Every prefix by a blank or its last label again, as a candidate; the best and the worst total."""
+    best, worst = -np.inf, np.inf
     for i in range(len(beams)):
         old, new = beams[i], candidates[i]
         node = nodes[old.node]
@@ -146,8 +150,8 @@ def _stay(scores, beams, nodes, candidates):
         new.label_emission = old.label_emission
         new.both = _add(new.blank, new.label)
         new.total = new.both + (node.lm + node.ahead)
-        best = max(best, new.total)
-    return best
+        best, worst = max(best, new.total), min(worst, new.total)
+    return best, worst
 
 
 @njit(cache=True)
@@ -199,13 +203,51 @@ def _close_words(scores, tokens, floor, rules, table, beams, nodes, questions):
 
 
 @njit(cache=True)
+def _count(total, low, width, bins, place, above):
+    """Counts a candidate in the histogram ``bins``, which begins at ``low``.
+
+    Returns:
+        The highest bin from which on there are ``width`` candidates (else the first), and how many are.
+    """
+    own = min(int((total - low) * BINS_PER_NAT), BINS - 1) if total > low else EMPTY
+    if own >= place:
+        bins[own] += 1
+        above += 1
+        while place < BINS - 1 and above - bins[place] >= width:
+            above -= bins[place]
+            place += 1
+    return place, above
+
+
+@njit(cache=True)
+def _longer_in_beam(beams, nodes):
+    """bool [beam]: a prefix of one more label is in the beam, too."""
+    found = np.zeros(len(beams), np.bool_)
+    for i in range(len(beams)):
+        parent = nodes[beams[i].node].parent
+        if parent != EMPTY and nodes[parent].beam != EMPTY:
+            found[nodes[parent].beam] = True
+    return found
+
+
+@njit(cache=True)
 def _extend(scores, tokens, best, rules, beams, nodes, made, candidates):
     """Every prefix by every token, as candidates.
+
+    One whose total is below that of ``width`` others is not made. New prefixes have the total that they
+    are tried with; those of the beam, where ways meet, are never left out.
 
     Returns:
         The numbers of candidates and of nodes made, and the best total.
     """
     count, next_word = len(beams), _ahead(ROOT, rules.ahead, rules.alpha, rules.beta)
+    first = nodes[beams[0].node]
+    top = beams[0].both + (first.lm + first.ahead) + np.max(scores)
+    low = top - 0.9 * BINS / BINS_PER_NAT
+    bins, place, above = np.zeros(BINS, np.int64), 0, 0
+    for i in range(len(beams)):
+        place, above = _count(candidates[i].total, low, rules.width, bins, place, above)
+    longer_in_beam = _longer_in_beam(beams, nodes)
     for i in range(len(beams)):
         beam = beams[i]
         node = nodes[beam.node]
@@ -218,13 +260,18 @@ def _extend(scores, tokens, best, rules, beams, nodes, made, candidates):
             bound = score + (node.lm + ahead)
             if not (bound > -np.inf and bound >= best + rules.prune):  # nor if close is NaN
                 continue
+            hopeless = above >= rules.width and bound < low + place / BINS_PER_NAT
+            if hopeless and not longer_in_beam[i]:
+                continue
             child = _child(beam.node, token, nodes)
+            if hopeless and (child == EMPTY or nodes[child].beam == EMPTY):
+                continue
             if child == EMPTY:
                 child, made = made, made + 1
                 _make(child, beam.node, token, rules, nodes)
-            place = nodes[child].beam
-            new = candidates[count if place == EMPTY else place]
-            if place == EMPTY:
+            old = nodes[child].beam
+            new = candidates[count if old == EMPTY else old]
+            if old == EMPTY:
                 new.node, new.blank, new.best_blank = child, -np.inf, -np.inf
                 new.label, new.best_label, new.blank_emission = -np.inf, -np.inf, EMPTY
                 count += 1
@@ -237,6 +284,8 @@ def _extend(scores, tokens, best, rules, beams, nodes, made, candidates):
             new.both = _add(new.blank, new.label)
             new.total = new.both + (nodes[child].lm + nodes[child].ahead)
             best = max(best, new.total)
+            if old == EMPTY:
+                place, above = _count(new.total, low, rules.width, bins, place, above)
     return count, made, best
 
 
@@ -252,7 +301,15 @@ def _keep(candidates, floor, width):
             size += 1
     if size == 0:  # an impossible utterance: some prefix must stay
         totals[0], kept[0], size = np.inf, 0, 1
-    return kept[np.argsort(totals[:size], kind="mergesort")[:width]]
+    if size > width:  # most are sorted out before the sort
+        worst = np.partition(totals[:size], width - 1)[width - 1]
+        ties = width - np.sum(totals[:size] < worst)
+        count, size = size, 0
+        for i in range(count):
+            if totals[i] < worst or (totals[i] == worst and ties > 0):
+                ties -= totals[i] == worst
+                totals[size], kept[size], size = totals[i], kept[i], size + 1
+    return kept[np.argsort(totals[:size], kind="mergesort")]
 
 
 @njit(cache=True)
@@ -366,8 +423,8 @@ def best_prefixes(log_probs, rules, table, questions, found):
         scores, tokens = _tried(log_probs[frame], rules.token_min)
         nodes = _with_room(nodes, made + size * len(tokens))
         candidates = np.empty(size + size * len(tokens), BEAM)
-        best = _stay(scores, beams[:size], nodes, candidates)
-        floor = best + rules.prune
+        best, worst = _stay(scores, beams[:size], nodes, candidates)
+        floor = max(best + rules.prune, worst if size == rules.width else -np.inf)
         asked = _close_words(scores, tokens, floor, rules, table, beams[:size], nodes, questions)
         if asked:
             yield asked
