@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from asrlib import Recognizer
 from asrlib.build import build_decoder
 from asrlib.configs import compose
-from asrlib.decoding import GreedyDecoder, Hypothesis, LongForm, lm
+from asrlib.decoding import GreedyDecoder, Hypothesis, LongForm, worker_pool
 from asrlib.decoding.align import Word, align, words_of
 from asrlib.decoding.lm import LMDecoder
 from asrlib.text import BPETextEncoder, CTCTextEncoder, collapse
@@ -265,7 +265,7 @@ def test_new_weights_and_hotwords_reach_the_workers(arpa):
     log_probs, lengths = batch(4)
     with LMDecoder(CHARACTERS, arpa, processes=2) as decoder:
         before = decoder(log_probs, lengths)
-        processes = [p.pid for p in decoder._pool._workers.values()]
+        processes = [p.pid for p in decoder._workers.pool._workers.values()]
         for name, value in [("alpha", 2.0), ("beta", -3.0), ("hotwords", ["bab"])]:
             setattr(decoder, name, value)
             options = {n: getattr(decoder, n) for n in ("alpha", "beta", "hotwords")}
@@ -273,7 +273,7 @@ def test_new_weights_and_hotwords_reach_the_workers(arpa):
             assert after != before
             assert after == single(CHARACTERS, arpa, **options)(log_probs, lengths)
             before = after
-        assert processes == [p.pid for p in decoder._pool._workers.values()]
+        assert processes == [p.pid for p in decoder._workers.pool._workers.values()]
 
 
 def test_an_error_in_a_worker_arrives_and_the_next_call_works(arpa, monkeypatch):
@@ -296,7 +296,7 @@ def test_an_error_in_a_worker_arrives_and_the_next_call_works(arpa, monkeypatch)
         failures[:] = [refuse]
         with pytest.raises(LookupError, match="this one"):
             decoder(log_probs, lengths)
-        assert not any(worker.is_alive() for worker in decoder._pool._workers.values())
+        assert not any(worker.is_alive() for worker in decoder._workers.pool._workers.values())
         failures[:] = [lambda: os._exit(1)]
         with pytest.raises(RuntimeError, match="a decoding process died"):
             decoder(log_probs, lengths)
@@ -310,7 +310,7 @@ def test_processes_end_and_the_model_is_freed_with_the_decoder(arpa):
     models = len(container)
     decoder = LMDecoder(CHARACTERS, arpa, processes=2)
     decoder(*batch(2))
-    workers = [*decoder._pool._workers.values()]
+    workers = [*decoder._workers.pool._workers.values()]
     assert all(worker.is_alive() for worker in workers)
     del decoder
     gc.collect()
@@ -327,10 +327,10 @@ def test_processes_end_and_the_model_is_freed_with_the_decoder(arpa):
 def test_without_fork_one_process_does_the_work(arpa, monkeypatch):
     log_probs, lengths = batch(3)
     expected = single(CHARACTERS, arpa)(log_probs, lengths)
-    monkeypatch.setattr(lm, "can_fork", lambda: False)
+    monkeypatch.setattr(worker_pool, "can_fork", lambda: False)
     with LMDecoder(CHARACTERS, arpa, processes=2) as decoder:
         assert decoder(log_probs, lengths) == expected
-        assert decoder._pool is None
+        assert decoder._workers.pool is None
 
 
 SCRIPT = """

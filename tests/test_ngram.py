@@ -138,6 +138,19 @@ def test_weights_may_be_set_between_calls(arpa):
     assert nbest_of_one(decoder, log_probs) == before
 
 
+def test_the_number_of_processes_changes_nothing(arpa):
+    log_probs = torch.stack([random_log_probs(12, 4, seed) for seed in range(5)])
+    lengths = torch.tensor([12, 7, 0, 9, 12])
+    alone, together = (
+        BeamDecoder(CHARACTERS, lm_path=arpa, processes=processes) for processes in (1, 2)
+    )
+    expected = alone.nbest(log_probs, lengths, 3)
+    for _ in range(2):
+        assert together.nbest(log_probs, lengths, 3) == expected
+    alone.alpha = together.alpha = 2.5
+    assert together.nbest(log_probs, lengths, 3) == alone.nbest(log_probs, lengths, 3) != expected
+
+
 def test_what_was_asked_before_changes_nothing(arpa, monkeypatch):
     outputs = [random_log_probs(20, 4, seed) for seed in range(10)]
     decoder = BeamDecoder(CHARACTERS, lm_path=arpa)

@@ -16,6 +16,7 @@ language model, which knows it better (Miao et al., EESEN, ASRU 2015; Kanda et a
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,8 +28,17 @@ from asrlib.decoding.options import require, require_weights
 from asrlib.decoding.prefix_layout import ANSWER, Found, Rules
 from asrlib.decoding.prefix_search import EMPTY, best_prefixes
 from asrlib.decoding.vocabulary import vocabulary_trie
+from asrlib.decoding.worker_pool import Workers
 from asrlib.text import CTCTextEncoder
 from asrlib.text.bpe import WORD_START
+
+
+class Task(NamedTuple):
+    """An utterance for a worker."""
+
+    log_probs: np.ndarray  # float64 [T', V]
+    weights: dict[str, float]  # of Rules
+    n: int
 
 
 class BeamDecoder:
@@ -49,6 +59,8 @@ class BeamDecoder:
         unk_score_offset: added to log10 p of a word outside the language model's vocabulary.
         label_prior: [V], how probable each label is in a frame of no matter what; tuning measures it.
         prior_weight: γ, by which it is divided out; may be set anew between calls, too.
+        processes: how many share a batch; as many as there are usable cores if None. Where processes
+            cannot be forked, and with 1, there is only this one.
 
     Raises:
         ValueError: an option out of its range.
@@ -68,6 +80,7 @@ class BeamDecoder:
         unk_score_offset: float = -10.0,
         label_prior: Sequence[float] | None = None,
         prior_weight: float = 0.0,
+        processes: int | None = 1,
     ):
         require(beam_width >= 1, f"beam_width {beam_width}: at least 1")
         require(
@@ -96,6 +109,7 @@ class BeamDecoder:
         self.label_prior, self.prior_weight = label_prior, prior_weight
         self.lm = None if lm_path is None else NGram(lm_path)
         self._rules = self._rules_without_weights()
+        self._workers = Workers(processes)
 
     def __call__(self, log_probs: Tensor, lengths: Tensor) -> list[Hypothesis]:
         """``log_probs`` float [B, T', V] on any device, ``lengths`` int [B] → B hypotheses.
@@ -117,11 +131,17 @@ class BeamDecoder:
         """
         labels = len(self.text_encoder)
         require(log_probs.shape[-1] == labels, f"{log_probs.shape[-1]} labels, expected {labels}")
-        rules = self._weighted_rules()
         log_probs = self._without_prior(log_probs.detach().cpu().double())
         rows = zip(log_probs.numpy(), lengths.tolist(), strict=True)
-        n = self.beam_width if n is None else min(n, self.beam_width)
-        return [self._decode(np.ascontiguousarray(row[:length]), rules, n) for row, length in rows]
+        n, weights = self.beam_width if n is None else min(n, self.beam_width), self._weights()
+        tasks = [Task(np.ascontiguousarray(row[:length]), weights, n) for row, length in rows]
+        require(
+            not any(np.isnan(task.log_probs).any() for task in tasks),
+            "log_probs hold NaN: is the checkpoint sound?",
+        )
+        if self._workers.pool is None and len(tasks) > 1:  # what is compiled here, workers inherit
+            self._decode(Task(np.empty((0, labels)), weights, 1))
+        return self._workers.map(self._decode, tasks)
 
     def _without_prior(self, log_probs: Tensor) -> Tensor:
         if self.prior_weight == 0:
@@ -131,10 +151,10 @@ class BeamDecoder:
         sums = scaled.logsumexp(-1, keepdim=True)
         return scaled - sums.clamp_min(torch.finfo(sums.dtype).min)  # -inf where all are impossible
 
-    def _decode(self, log_probs: np.ndarray, rules: Rules, n: int) -> list[Hypothesis]:
-        """Hypotheses of one utterance's float64 [T', V]."""
-        require(not np.isnan(log_probs).any(), "log_probs hold NaN: is the checkpoint sound?")
-        frames = len(log_probs)
+    def _decode(self, task: Task) -> list[Hypothesis]:
+        """In a worker or here; torch stays out of it, since its threads do not survive a fork."""
+        log_probs, weights, n = task
+        rules, frames = self._rules._replace(**weights), len(log_probs)
         if self.lm:
             self.lm.make_room(rules.width * (frames + 1))  # each frame asks once, and the end
         found = Found(np.empty(n), np.empty(n, np.int64), np.empty((n, 2, frames), np.int64))
@@ -177,12 +197,10 @@ class BeamDecoder:
             unknown=0.0,
         )
 
-    def _weighted_rules(self) -> Rules:
-        """The rules with the weights as they are now."""
+    def _weights(self) -> dict[str, float]:
+        """What the rules lack, as it is now."""
         alpha, offset = float(self.alpha), float(self.unk_score_offset)
-        return self._rules._replace(
-            alpha=alpha, beta=float(self.beta), unknown=alpha * LN_10 * offset
-        )
+        return {"alpha": alpha, "beta": float(self.beta), "unknown": alpha * LN_10 * offset}
 
 
 _NO_ANSWERS = new_table(0)

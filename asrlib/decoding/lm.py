@@ -8,7 +8,6 @@ unknown word followed, and unknown beginnings of words are charged during the se
 
 import logging
 import math
-import os
 import weakref
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,7 +20,7 @@ from asrlib.decoding.align import align
 from asrlib.decoding.greedy import Hypothesis
 from asrlib.decoding.ngram import open_model
 from asrlib.decoding.options import require, require_weights
-from asrlib.decoding.worker_pool import WorkerPool, can_fork, usable_cores
+from asrlib.decoding.worker_pool import Workers
 from asrlib.text import CTCTextEncoder
 from asrlib.text.bpe import WORD_START
 from asrlib.text.normalize import normalize, unspoken
@@ -89,12 +88,10 @@ class LMDecoder:
         self.score_boundary = score_boundary
         self.hotwords, self.hotword_weight = hotwords, hotword_weight
         self._check_options()
-        self.processes = usable_cores() if processes is None else processes
-        require(self.processes >= 1, f"processes {processes}: at least 1")
+        self._workers = Workers(processes)
         self._search = _new_search(text_encoder, lm_path)
         # pyctcdecode keeps its language models in the class, where nothing else would free them
         self._free = weakref.finalize(self, self._search.cleanup)
-        self._pool: WorkerPool | None = None
 
     def __call__(self, log_probs: Tensor, lengths: Tensor) -> list[Hypothesis]:
         """``log_probs`` float [B, T', V] on any device, ``lengths`` int [B] → B hypotheses.
@@ -116,16 +113,11 @@ class LMDecoder:
         require(sound, "log_probs hold NaN: is the checkpoint sound?")
         options = self._weights(), self._limits()
         tasks = [Task(output.clip(min=MIN_LOGP), *options) for output in outputs]
-        if len(tasks) < 2 or self.processes == 1 or not can_fork():
-            return [self._decode(task) for task in tasks]
-        if self._pool is None or not self._pool.close.alive or self._pool.owner != os.getpid():
-            self._pool = WorkerPool(self._decode, self.processes)
-        return self._pool.map(tasks)
+        return self._workers.map(self._decode, tasks)
 
     def close(self) -> None:
         """Ends the processes and frees the language model; leaving a ``with`` block does so too."""
-        if self._pool is not None:
-            self._pool.close()
+        self._workers.close()
         self._free()
 
     def __enter__(self) -> "LMDecoder":

@@ -21,6 +21,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from asrlib.decoding.options import require
+
 
 def can_fork() -> bool:
     """Whether this process may have a pool: not on Windows, nor in a worker of a data loader."""
@@ -89,6 +91,35 @@ class WorkerPool:
                     busy[connection] = i
                     break
         return results
+
+
+class Workers:
+    """A pool that is made when it is needed, and again after it was closed.
+
+    Args:
+        processes: how many; as many as there are usable cores if not given. Where processes cannot be
+            forked, and with 1, there is only this one.
+
+    Raises:
+        ValueError: fewer than 1.
+    """
+
+    def __init__(self, processes: int | None = None):
+        self.processes = usable_cores() if processes is None else processes
+        require(self.processes >= 1, f"processes {processes}: at least 1")
+        self.pool: WorkerPool | None = None
+
+    def map(self, function: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
+        """Results of ``function``, always the same one, in the order of the tasks; errors as the pool's."""
+        if len(tasks) < 2 or self.processes == 1 or not can_fork():
+            return [function(task) for task in tasks]
+        if self.pool is None or not self.pool.close.alive or self.pool.owner != os.getpid():
+            self.pool = WorkerPool(function, self.processes)
+        return self.pool.map(tasks)
+
+    def close(self) -> None:
+        if self.pool is not None:
+            self.pool.close()
 
 
 def _work(
