@@ -110,6 +110,7 @@ class BeamDecoder:
         self.lm = None if lm_path is None else NGram(lm_path)
         self._rules = self._rules_without_weights()
         self._workers = Workers(processes)
+        self.processes = self._workers.processes
 
     def __call__(self, log_probs: Tensor, lengths: Tensor) -> list[Hypothesis]:
         """``log_probs`` float [B, T', V] on any device, ``lengths`` int [B] → B hypotheses.

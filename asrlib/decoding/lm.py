@@ -89,6 +89,7 @@ class LMDecoder:
         self.hotwords, self.hotword_weight = hotwords, hotword_weight
         self._check_options()
         self._workers = Workers(processes)
+        self.processes = self._workers.processes
         self._search = _new_search(text_encoder, lm_path)
         # pyctcdecode keeps its language models in the class, where nothing else would free them
         self._free = weakref.finalize(self, self._search.cleanup)
