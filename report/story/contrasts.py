@@ -47,6 +47,7 @@ SPELLERS = (
     ("an4-conformer", "an4-las", "120 epochs, 78"),
     ("an4-shipped", "an4-shipped-las", "15 epochs each"),
     ("shipped-ctc-3", "shipped-joint", "3 epochs each"),
+    ("shipped-ctc-2", "shipped-joint-2", "2 epochs each"),
 )
 CROSSED = ("beam+lm, cross-tuned", "joint+lm, cross-tuned")
 PLACES = (
