@@ -140,7 +140,7 @@ class BeamDecoder:
             not any(np.isnan(task.log_probs).any() for task in tasks),
             "log_probs hold NaN: is the checkpoint sound?",
         )
-        if self._workers.pool is None and len(tasks) > 1:  # what is compiled here, workers inherit
+        if self.processes > 1 and self._workers.pool is None:  # what is compiled here, they inherit
             self._decode(Task(np.empty((0, labels)), weights, 1))
         return self._workers.map(self._decode, tasks)
 

@@ -32,10 +32,8 @@ from asrlib.decoding.vocabulary import UNKNOWN, njit
 BLANK, ROOT = 0, 0
 EMPTY = -1  # no such node, emission, key, state, prefix or hypothesis
 FIRST_NODES = 2**10
-BINS, BINS_PER_NAT = (
-    256,
-    8,
-)  # of a histogram of totals, which ends a little above the best that is expected
+# of a histogram of totals, which ends a little above the best that is expected
+BINS, BINS_PER_NAT = 256, 8
 
 
 @njit(cache=True)
