@@ -24,7 +24,7 @@ from torch import Tensor
 
 from asrlib.decoding.greedy import Hypothesis
 from asrlib.decoding.ngram import LN_10, NGram, new_table
-from asrlib.decoding.options import require, require_weights
+from asrlib.decoding.options import require, require_sound, require_weights
 from asrlib.decoding.prefix_layout import ANSWER, Found, Rules
 from asrlib.decoding.prefix_search import EMPTY, best_prefixes
 from asrlib.decoding.vocabulary import vocabulary_trie
@@ -136,10 +136,7 @@ class BeamDecoder:
         rows = zip(log_probs.numpy(), lengths.tolist(), strict=True)
         n, weights = self.beam_width if n is None else min(n, self.beam_width), self._weights()
         tasks = [Task(np.ascontiguousarray(row[:length]), weights, n) for row, length in rows]
-        require(
-            not any(np.isnan(task.log_probs).any() for task in tasks),
-            "log_probs hold NaN: is the checkpoint sound?",
-        )
+        require_sound(task.log_probs for task in tasks)
         if self.processes > 1 and self._workers.pool is None:  # what is compiled here, they inherit
             self._decode(Task(np.empty((0, labels)), weights, 1))
         return self._workers.map(self._decode, tasks)

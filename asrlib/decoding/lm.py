@@ -19,7 +19,7 @@ from torch import Tensor
 from asrlib.decoding.align import align
 from asrlib.decoding.greedy import Hypothesis
 from asrlib.decoding.ngram import open_model
-from asrlib.decoding.options import require, require_weights
+from asrlib.decoding.options import require, require_sound, require_weights
 from asrlib.decoding.worker_pool import Workers
 from asrlib.text import CTCTextEncoder
 from asrlib.text.bpe import WORD_START
@@ -110,8 +110,7 @@ class LMDecoder:
         self._check_options()
         rows = zip(log_probs.detach().cpu(), lengths.tolist(), strict=True)
         outputs = [row[:length].double().numpy() for row, length in rows]
-        sound = not any(np.isnan(output).any() for output in outputs)
-        require(sound, "log_probs hold NaN: is the checkpoint sound?")
+        require_sound(outputs)
         options = self._weights(), self._limits()
         tasks = [Task(output.clip(min=MIN_LOGP), *options) for output in outputs]
         return self._workers.map(self._decode, tasks)

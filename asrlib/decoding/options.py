@@ -1,12 +1,21 @@
 """What decoders ask of their options and their input."""
 
 import math
+from collections.abc import Iterable
+
+import numpy as np
 
 
 def require(condition: bool, message: str) -> None:
     """Raises ``ValueError`` with ``message`` unless ``condition`` holds."""
     if not condition:
         raise ValueError(message)
+
+
+def require_sound(log_probs: Iterable[np.ndarray]) -> None:
+    """Raises ``ValueError`` for a batch in which some utterance's [T', V] holds NaN."""
+    sound = not any(np.isnan(one).any() for one in log_probs)
+    require(sound, "log_probs hold NaN: is the checkpoint sound?")
 
 
 def require_weights(alpha: float, beta: float, unk_score_offset: float) -> None:
