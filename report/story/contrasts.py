@@ -1,10 +1,9 @@
 """What was tried: pairs of systems that differ in one thing."""
 
-import shlex
 from collections.abc import Iterator
 
 from asrlib.result import Result
-from report.story.evidence import contrast, of, results_table, rows, table, wer_of
+from report.story.evidence import command_words, contrast, of, results_table, rows, table, wer_of
 
 # (what was changed, the row before, the row after)
 CONTRASTS = (
@@ -22,6 +21,8 @@ CONTRASTS = (
     ),
     ("the same, last step", "an4-conformer-last", "an4-conformer-cr-last"),
     ("begun with the weights of stage-two, not from nothing", "an4-conformer", "an4-shipped"),
+    ("stage two: all speech and noise, after mini-LibriSpeech", "mini-librispeech", "stage-two"),
+    ("the same, of a larger model, after fewer epochs", "mini-nine", "mini-nine-stage-two"),
     ("eleven epochs more, with a new warm-up and cosine", "flagship-ctc", "flagship-longer"),
     ("eight more, with half as much speech a step", "flagship-longer", "flagship-longest"),
     *(
@@ -174,4 +175,4 @@ def _caveat(first: Result, second: Result) -> str:
 
 
 def _options(row: Result) -> list[str]:
-    return [word for word in shlex.split(row.command.split(" && ")[-2]) if "=" in word]
+    return [word for word in command_words(row, -2) if "=" in word]

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 from collections.abc import Iterator
 
 from asrlib.metrics.compare import Comparison, Pair
@@ -12,6 +11,7 @@ from report.story.evidence import (
     ERRORS,
     FIGURES,
     Picture,
+    command_words,
     comparisons,
     contrast,
     link,
@@ -81,7 +81,7 @@ def _limits(found: list[Result]) -> Iterator[str]:
         wide, shipped = (of(found, narrow.name, narrow.test_data, d) for d in (WIDE, WITH_PRIOR))
         if not (wide and shipped):
             continue
-        limits = ", ".join(f"`{w}`" for w in _words(wide[0]) if re.match(LIMITS, w))
+        limits = ", ".join(f"`{w}`" for w in command_words(wide[0]) if re.match(LIMITS, w))
         yield (
             f"- `{narrow.name}` on {narrow.test_data}: with wider limits ({limits}) the WER of beam search "
             f"with a language model is {wide[0].wer:.2f} % instead of {narrow.wer:.2f}, and "
@@ -89,10 +89,6 @@ def _limits(found: list[Result]) -> Iterator[str]:
             "little speech is not sure of must be tried, and it says frequent letters too often. All "
             "weights are cross-tuned."
         )
-
-
-def _words(row: Result) -> list[str]:
-    return shlex.split(row.command.split(" && ")[-1])
 
 
 def pairs() -> Iterator[str]:

@@ -158,6 +158,11 @@ def commands(command: str) -> list[str]:
     return [wrapped(words) for words in found]
 
 
+def command_words(row: Result, place: int = -1) -> list[str]:
+    """The words of one of a row's commands: the last made the row, those before it trained the model."""
+    return shlex.split(row.command.split(" && ")[place])
+
+
 def wrapped(words: Iterable[str], width: int = 100) -> str:
     """A command as a shell would read it, in lines that end with a backslash."""
     lines = [""]
