@@ -8,12 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-try:
-    from numba import njit
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        "the beam decoder is compiled by numba: pip install numba -c constraints.txt", name="numba"
-    ) from error
+from asrlib.compiled import njit
 
 UNKNOWN = 0  # number of all words outside the vocabulary; word i of it has number i + 1
 PREFIX = np.dtype(

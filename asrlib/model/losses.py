@@ -59,14 +59,22 @@ def ctc_sums(
     log_probs, count = torch.cat([output.float() for output in outputs]), len(outputs)
     if not len(log_probs):  # torch refuses it; zeros that can still be differentiated
         return log_probs.sum().expand(count)
-    losses = F.ctc_loss(
-        log_probs.transpose(0, 1),
-        targets.repeat(count, 1).to(log_probs.device),
-        frames.repeat(count),
-        target_lengths.repeat(count),
-        blank=BLANK,
-        reduction="none",
-    )
+    frames, target_lengths = frames.repeat(count), target_lengths.repeat(count)
+    targets = targets.repeat(count, 1)
+    if log_probs.device.type == "cpu":
+        # not above: numba takes a second to load, for which a GPU has no use
+        from asrlib.model.ctc import ctc_losses
+
+        losses = ctc_losses(log_probs, frames, targets, target_lengths)
+    else:
+        losses = F.ctc_loss(
+            log_probs.transpose(0, 1),
+            targets.to(log_probs.device),
+            frames,
+            target_lengths,
+            blank=BLANK,
+            reduction="none",
+        )
     return losses.view(count, -1).sum(dim=1)
 
 
