@@ -78,8 +78,9 @@ bench-decode: an4-data $(VENV) ## time the decoders on AN4: make bench-decode DA
 	    "datasets.root=$(DATA)" inferencer.part=val decoder=beam_lm "decoder.lm_path=$(LM)" \
 	    +out=report/results/bench-decode.json
 
-bench-train: $(VENV) ## time our Conformer blocks beside torchaudio's, forward and backward, on this CPU
+bench-train: $(VENV) ## time Conformer blocks beside torchaudio's, and CTC beside PyTorch's, on this CPU
 	$(RUN) -m bench.train --out report/results/bench-train.json
+	$(RUN) -m bench.ctc report/results/bench-ctc.json
 
 SHIPPED := checkpoints/shipped
 bench-recognise: $(VENV) ## time the shipped recogniser beside PocketSphinx: make bench-recognise DATA=LIBRISPEECH

@@ -22,6 +22,7 @@ MEASURED = {"system", "seconds", "audio_seconds", "peak_mb", "commit", "command"
 FIELDS = {  # of each row of a bench, beside those
     "bench-decode": {"decoder", "wer", "data", "threads"},
     "bench-train": {"audio_seconds_per_second", "device", "threads", "dropout", "longest_seconds"},
+    "bench-ctc": {"audio_seconds_per_second", "device", "threads", "utterances", "labels", "text"},
     "bench-recognise": {"audio_seconds_per_second", "decoder", "wer", "data", "device", "threads"},
     "bench-data": {"audio_seconds_per_second", "device", "measured", "utterances"},
     "bench-gpu": {"check", "device", "torch"},

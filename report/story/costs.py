@@ -35,7 +35,7 @@ def augmentations() -> Iterator[str | Picture]:
 
 
 def speed() -> Iterator[str]:
-    """Training of Conformer blocks beside torchaudio's, from bench-train.json."""
+    """Training of Conformer blocks beside torchaudio's, of CTC beside PyTorch's, from bench-*.json."""
     found = measured("bench-train")
     if not found:
         return
@@ -58,6 +58,12 @@ def speed() -> Iterator[str]:
         }
         for row, peer in zip(ours, theirs, strict=True)
     )
+    ratios = [row["ratio_to_torch"] for row in measured("bench-ctc") if row["system"] == "asrlib"]
+    if ratios:
+        yield (
+            f"CTC's loss and gradient on a CPU, one thread: {min(ratios):.1f} to {max(ratios):.1f} times as "
+            f"fast as PyTorch's ({link('report/results/bench-ctc.json')})."
+        )
 
 
 def recognition() -> Iterator[str]:
