@@ -24,7 +24,7 @@ from torch import Tensor
 
 from asrlib.decoding.greedy import Hypothesis
 from asrlib.decoding.ngram import LN_10, NGram, new_table
-from asrlib.decoding.options import require, require_sound, require_weights
+from asrlib.decoding.options import require, require_limits, require_sound, require_weights
 from asrlib.decoding.prefix_layout import ANSWER, Found, Rules
 from asrlib.decoding.prefix_search import EMPTY, best_prefixes
 from asrlib.decoding.vocabulary import vocabulary_trie
@@ -82,13 +82,11 @@ class BeamDecoder:
         prior_weight: float = 0.0,
         processes: int | None = 1,
     ):
-        require(beam_width >= 1, f"beam_width {beam_width}: at least 1")
+        require_limits(beam_width, token_min_logp, beam_prune_logp)
         require(
             0 < blank_skip_threshold <= 1,
             f"blank_skip_threshold {blank_skip_threshold}: a probability; 1 skips nothing",
         )
-        require(token_min_logp <= 0, f"token_min_logp {token_min_logp}: a logarithm, 0 or less")
-        require(beam_prune_logp <= 0, f"beam_prune_logp {beam_prune_logp}: 0 or less")
         require_weights(alpha, beta, unk_score_offset)
         require(0 <= prior_weight < math.inf, f"prior_weight {prior_weight}: 0 or more")
         if label_prior is not None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from asrlib.decoding.align import align
 from asrlib.decoding.greedy import Hypothesis
 from asrlib.decoding.ngram import open_model
-from asrlib.decoding.options import require, require_sound, require_weights
+from asrlib.decoding.options import require, require_limits, require_sound, require_weights
 from asrlib.decoding.worker_pool import Workers
 from asrlib.text import CTCTextEncoder
 from asrlib.text.bpe import WORD_START
@@ -146,12 +146,7 @@ class LMDecoder:
         return words
 
     def _check_options(self) -> None:
-        require(self.beam_width >= 1, f"beam_width {self.beam_width}: at least 1")
-        require(self.beam_prune_logp <= 0, f"beam_prune_logp {self.beam_prune_logp}: 0 or less")
-        require(
-            self.token_min_logp <= 0,
-            f"token_min_logp {self.token_min_logp}: a logarithm, 0 or less",
-        )
+        require_limits(self.beam_width, self.token_min_logp, self.beam_prune_logp)
         require_weights(self.alpha, self.beta, self.unk_score_offset)
         require(
             0 <= self.hotword_weight < math.inf, f"hotword_weight {self.hotword_weight}: 0 or more"

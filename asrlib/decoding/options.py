@@ -18,6 +18,13 @@ def require_sound(log_probs: Iterable[np.ndarray]) -> None:
     require(sound, "log_probs hold NaN: is the checkpoint sound?")
 
 
+def require_limits(beam_width: int, token_min_logp: float, beam_prune_logp: float) -> None:
+    """Raises ``ValueError`` for limits within which no search finds anything."""
+    require(beam_width >= 1, f"beam_width {beam_width}: at least 1")
+    require(token_min_logp <= 0, f"token_min_logp {token_min_logp}: a logarithm, 0 or less")
+    require(beam_prune_logp <= 0, f"beam_prune_logp {beam_prune_logp}: 0 or less")
+
+
 def require_weights(alpha: float, beta: float, unk_score_offset: float) -> None:
     """Raises ``ValueError`` for weights of a language model that no search can use."""
     require(
