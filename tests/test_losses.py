@@ -1,6 +1,7 @@
 """CTC losses are sums over labels; what has no path is named, not hidden."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asrlib.model import MLP, CTCLoss, ctc_feasible
+from asrlib.model import MLP, CTCLoss, ctc_feasible, losses
 
 V = 5
 
@@ -111,6 +112,18 @@ def test_the_loss_of_a_batch_is_the_sum_of_single_utterances(batch):
         total, count = total + loss.total, count + loss.count
     torch.testing.assert_close(whole.total, total, atol=1e-4, rtol=1e-4)
     assert whole.count == count
+
+
+def test_without_numba_pytorchs_losses_take_the_place_of_ours(monkeypatch):
+    batch = make_batch([[1, 2], [2, 2, 1]], [9, 12])
+    ours = CTCLoss()(batch).total
+    monkeypatch.setitem(sys.modules, "numba", None)
+    for name in ("asrlib.compiled", "asrlib.model.ctc"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    losses._losses_on_a_cpu.cache_clear()
+    assert losses._losses_on_a_cpu() is losses._torchs_losses
+    torch.testing.assert_close(CTCLoss()(batch).total, ours)
+    losses._losses_on_a_cpu.cache_clear()
 
 
 def test_half_precision_log_probs_are_summed_in_float32():

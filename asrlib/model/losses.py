@@ -4,8 +4,9 @@ Batches are of unequal size, so a mean of means would weigh utterances by the co
 trainer divides the summed losses of a whole step (all accumulated batches) by their summed counts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -59,23 +60,29 @@ def ctc_sums(
     log_probs, count = torch.cat([output.float() for output in outputs]), len(outputs)
     if not len(log_probs):  # torch refuses it; zeros that can still be differentiated
         return log_probs.sum().expand(count)
-    frames, target_lengths = frames.repeat(count), target_lengths.repeat(count)
-    targets = targets.repeat(count, 1)
-    if log_probs.device.type == "cpu":
-        # not above: numba takes a second to load, for which a GPU has no use
-        from asrlib.model.ctc import ctc_losses
+    labels = targets.repeat(count, 1), target_lengths.repeat(count)
+    losses = _losses_on_a_cpu() if log_probs.device.type == "cpu" else _torchs_losses
+    return losses(log_probs, frames.repeat(count), *labels).view(count, -1).sum(dim=1)
 
-        losses = ctc_losses(log_probs, frames, targets, target_lengths)
-    else:
-        losses = F.ctc_loss(
-            log_probs.transpose(0, 1),
-            targets.to(log_probs.device),
-            frames,
-            target_lengths,
-            blank=BLANK,
-            reduction="none",
-        )
-    return losses.view(count, -1).sum(dim=1)
+
+@cache
+def _losses_on_a_cpu() -> Callable[..., Tensor]:
+    """The compiled ones, where numba is: it takes a second to load, for which a GPU has no use."""
+    try:
+        from asrlib.model.ctc import ctc_losses
+    except ModuleNotFoundError as error:
+        if error.name != "numba":
+            raise
+        return _torchs_losses
+    return ctc_losses
+
+
+def _torchs_losses(
+    log_probs: Tensor, frames: Tensor, targets: Tensor, target_lengths: Tensor
+) -> Tensor:
+    """As ``asrlib.model.ctc.ctc_losses``, on any device."""
+    by_frame, targets = log_probs.transpose(0, 1), targets.to(log_probs.device)
+    return F.ctc_loss(by_frame, targets, frames, target_lengths, BLANK, reduction="none")
 
 
 def consistency_sum(first: Tensor, second: Tensor, frames: Tensor) -> Tensor:
