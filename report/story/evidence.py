@@ -163,7 +163,7 @@ def command_words(row: Result, place: int = -1) -> list[str]:
     return shlex.split(row.command.split(" && ")[place])
 
 
-def wrapped(words: Iterable[str], width: int = 100) -> str:
+def wrapped(words: Iterable[str], width: int = 92) -> str:
     """A command as a shell would read it, in lines that end with a backslash."""
     lines = [""]
     for word in map(shlex.quote, words):

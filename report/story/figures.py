@@ -54,27 +54,28 @@ def training(name: str, logs: dict[str, list[dict]]) -> Picture:
     (loss, error), (rate, norm) = figure.subplots(2, 2)
     for colour, (label, rows) in zip(COLOURS, logs.items(), strict=False):
         loss.plot(*smoothed(points(rows, "loss_train")).T, color=colour, lw=1, alpha=0.55)
-        loss.plot(*points(rows, "loss_val").T, color=colour, lw=1.6, ls="--")
-        error.plot(*points(rows, "WER_val").T, color=colour, marker=".", ms=4, lw=1.2, label=label)
+        loss.plot(*points(rows, "loss_val").T, color=colour, marker=".", ms=4, lw=1.6, ls="--")
+        error.plot(*points(rows, "WER_val").T, color=colour, marker=".", ms=6, lw=1.2, label=label)
         rate.plot(*points(rows, "learning_rate_train").T, color=colour, lw=1.2)
         norm.plot(*smoothed(points(rows, "grad_norm_train")).T, color=colour, lw=1)
-    for style, label in (("-", "train (smoothed)"), ("--", "dev")):
-        loss.plot([], [], color="#444", ls=style, label=label)
     loss.set(ylabel="loss (nats per label)", title="Loss")
     error.set(ylabel="WER (%)", title="Word error rate on dev")
     rate.set(ylabel="learning rate", title="Learning rate")
     rate.ticklabel_format(axis="y", style="sci", scilimits=(-3, -3))
     norm.set(ylabel="norm", title="Gradient norm before clipping (smoothed)")
-    for axes in (loss, norm):
-        _logarithmic(axes)
-    rates = np.concatenate([points(rows, "WER_val")[:, 1] for rows in logs.values()])
-    if rates.max() > 3 * rates.min():  # else a linear axis tells more
-        _logarithmic(error)
-        error.set_ylim(top=130)
+    last = max(rows[-1]["step"] for rows in logs.values())
+    for axes in (loss, error, norm):
+        shown = np.concatenate([line.get_ydata() for line in axes.lines])
+        if shown.max(initial=0) > 3 * shown.min(initial=np.inf):  # else a linear axis tells more
+            _logarithmic(axes)
+            if axes is error:
+                axes.set_ylim(top=130)
     for axes in (loss, error, rate, norm):
         axes.set_xlabel("step")
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, 1.03 * last)
         axes.grid(alpha=0.3)
+    for style, label in (("-", "train (smoothed)"), ("--", "dev")):
+        loss.plot([], [], color="#444", ls=style, label=label)
     loss.legend()
     if len(logs) > 1:
         error.legend()

@@ -78,7 +78,8 @@ def reproduce() -> Iterator[str]:
         tuned = dict.fromkeys(filter(None, map(_tuning, here)))
         # report.decoders tests each of its decoders
         tested = [commands(row.command)[-1] for row in here if not tuned or row in final]
-        yield code("\n".join(dict.fromkeys([*trained, *tuned, *tested])))
+        told = code("\n".join(dict.fromkeys([*trained, *tuned, *tested])))
+        yield f"<details><summary>The commands</summary>\n\n{told}\n\n</details>"
         yield from dict.fromkeys(filter(None, map(_folder, here)))
 
 
