@@ -18,9 +18,10 @@ from asrlib.checkpoint import find_checkpoint, save_checkpoint
 from asrlib.configs import compose
 from asrlib.data import SAMPLE_RATE
 from asrlib.decoding.cached import LogProbs, fingerprint
+from asrlib.decoding.dev import halves_by_speaker
 from asrlib.decoding.grid import Grid, Point, Scored
 from asrlib.decoding.longform import WINDOW_SECONDS
-from asrlib.decoding.tune import halves_by_speaker, tune
+from asrlib.decoding.tune import tune
 from asrlib.metrics import ErrorRate
 from asrlib.model import AcousticModel
 from asrlib.result import load_results

@@ -12,8 +12,6 @@ Weights are never chosen on test data: whatever is called so is refused.
 import csv
 import io
 import json
-import os
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -23,24 +21,21 @@ import hydra
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from asrlib.build import build, choose_device, device_name, reads_of, texts_in
+from asrlib.build import choose_device, device_name, reads_of
 from asrlib.checkpoint import find_checkpoint, load_acoustic_model
 from asrlib.data import Utterance
-from asrlib.data.dataset import SpeechDataset
 from asrlib.decoding.cached import cached_log_probs
 from asrlib.decoding.contract import LENGTH
+from asrlib.decoding.dev import dev_part, halves_by_speaker, require_texts
 from asrlib.decoding.greedy import GreedyDecoder
 from asrlib.decoding.grid import Grid, Point, Scored, Scorer, count_edits, scoring
 from asrlib.decoding.grid_figure import grid_figure, png
-from asrlib.decoding.longform import WINDOW_SECONDS
 from asrlib.decoding.options import require_weights
 from asrlib.decoding.tuned import save_tuned, tuned_path
 from asrlib.files import write_atomically
 from asrlib.metrics import Edits, ErrorRate, ScoredUtterance
 from asrlib.result import Result, add_result, command_line, current_commit, now, result_of, scores
 
-# test, tests, test2, test-clean, test_other, an4_test; but not latest, nor test_of_something
-TEST = re.compile(r"test-.*|(.+[-_ .])?tests?(\d*|[-_ .](clean|other).*)", re.IGNORECASE)
 COLUMNS = [
     *Point._fields,
     *("wer", "cer", "substitutions", "deletions", "insertions", "seconds"),
@@ -78,7 +73,7 @@ def tune(config: DictConfig) -> Tuning:
         )
     checkpoint = find_checkpoint(options.from_pretrained)
     data = f"{config.datasets.name} {options.part}"
-    dataset = _dataset(config.datasets, options.part)
+    dataset = dev_part(config.datasets, options.part)
     folder = Path(options.folder or Path(options.from_pretrained) / "tune")
     try:  # before any work
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,7 +93,7 @@ def tune(config: DictConfig) -> Tuning:
     for reason in [*dataset.skipped.values(), *log_probs.skipped.values()]:
         print(f"left out: {reason}", file=sys.stderr)
     utterances = [u for u in dataset.utterances if u.text is not None and u.id in log_probs]
-    _require_texts(utterances, data)
+    require_texts(utterances, data)
     halves = halves_by_speaker(utterances) if options.cross else []
     greedy_decoder = GreedyDecoder(text_encoder)
     heard = [log_probs.decode(u.id, greedy_decoder) for u in utterances]
@@ -159,57 +154,6 @@ def _require_weights(section: dict, options: DictConfig) -> None:
     for alpha in options.alphas:
         for beta in options.betas:
             require_weights(alpha, beta, section.get("unk_score_offset", 0))
-
-
-def _dataset(datasets: DictConfig, part: str) -> SpeechDataset:
-    """The part of ``datasets``, which is none of test."""
-    if datasets.get(part) is None:
-        raise ValueError(f"datasets={datasets.name} has no part {part}")
-    _refuse_test(part, *(text for _, text in texts_in(datasets[part])))
-    dataset = build(datasets[part], max_item_seconds=WINDOW_SECONDS)
-    for folder in {os.path.dirname(u.path) for u in dataset.utterances}:
-        _refuse_test(folder, os.path.realpath(folder))
-    return dataset
-
-
-def _refuse_test(*names: str) -> None:
-    """Refuses a name or path that calls itself test, as ``test``, ``DIR/test-clean`` or ``test.jsonl``.
-
-    Below the current folder only what comes after it counts: where a person works is no data.
-    """
-    for name in names:
-        inside = os.path.isabs(name) and not os.path.relpath(name).startswith("..")
-        parts = Path(os.path.relpath(name) if inside else os.path.normpath(name)).parts
-        for part in parts:
-            if TEST.fullmatch(part) or TEST.fullmatch(Path(part).stem):
-                raise ValueError(
-                    f"{name} is test data ({part}): weights are chosen on dev, or the test says nothing "
-                    "about data that were never seen. Tune on a dev part (tune.part, datasets)"
-                )
-
-
-def _require_texts(utterances: Sequence[Utterance], data: str) -> None:
-    if not any(u.text.split() for u in utterances):
-        raise ValueError(f"{data} has no transcripts: weights are chosen by the error rate")
-
-
-def halves_by_speaker(utterances: Sequence[Utterance]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Two pairs of places in ``utterances``, to tune on and to score, that share no speaker.
-
-    Speakers are dealt in the order of their names: the first, third … are one half.
-
-    Raises:
-        ValueError: fewer than two speakers, or one that is not known.
-    """
-    speakers = sorted({u.speaker for u in utterances if u.speaker is not None})
-    if len(speakers) < 2 or any(u.speaker is None for u in utterances):
-        raise ValueError(
-            f"tune.cross needs two or more speakers, and that of every utterance; known: {speakers} "
-            "(where ids tell them, speaker_pattern of the dataset reads them)"
-        )
-    first = np.array([speakers.index(u.speaker) % 2 == 0 for u in utterances])
-    one, other = np.flatnonzero(first), np.flatnonzero(~first)
-    return [(one, other), (other, one)]
 
 
 def _cross_scores(
