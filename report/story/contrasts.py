@@ -22,7 +22,12 @@ CONTRASTS = (
     ("the same, last step", "an4-conformer-last", "an4-conformer-cr-last"),
     ("begun with the weights of stage-two, not from nothing", "an4-conformer", "an4-shipped"),
     ("stage two: all speech and noise, after mini-LibriSpeech", "mini-librispeech", "stage-two"),
-    ("the same, of a larger model, after fewer epochs", "mini-seven", "mini-seven-stage-two"),
+    (
+        "the same for two epochs, after seven of a larger model",
+        "mini-seven",
+        "mini-seven-stage-two",
+    ),
+    ("the same without masks, and with less dropout", "mini-seven", "mini-seven-waveform"),
     ("eleven epochs more, with a new warm-up and cosine", "flagship-ctc", "flagship-longer"),
     ("eight more, with half as much speech a step", "flagship-longer", "flagship-longest"),
     *(
