@@ -6,6 +6,15 @@ from asrlib.result import Result
 from report.story.evidence import command_words, contrast, of, results_table, rows, table, wer_of
 
 # (what was changed, the row before, the row after)
+STAGES = (  # the language model is the same before and after
+    ("stage two: all speech and noise, after mini-LibriSpeech", "mini-librispeech", "stage-two"),
+    (
+        "the same for two epochs, after seven of a larger model",
+        "mini-seven",
+        "mini-seven-stage-two",
+    ),
+    ("the same without masks, and with less dropout", "mini-seven", "mini-seven-waveform"),
+)
 CONTRASTS = (
     (
         "running average of the weights, not the raw ones; last step",
@@ -21,13 +30,7 @@ CONTRASTS = (
     ),
     ("the same, last step", "an4-conformer-last", "an4-conformer-cr-last"),
     ("begun with the weights of stage-two, not from nothing", "an4-conformer", "an4-shipped"),
-    ("stage two: all speech and noise, after mini-LibriSpeech", "mini-librispeech", "stage-two"),
-    (
-        "the same for two epochs, after seven of a larger model",
-        "mini-seven",
-        "mini-seven-stage-two",
-    ),
-    ("the same without masks, and with less dropout", "mini-seven", "mini-seven-waveform"),
+    *STAGES,
     ("eleven epochs more, with a new warm-up and cosine", "flagship-ctc", "flagship-longer"),
     ("eight more, with half as much speech a step", "flagship-longer", "flagship-longest"),
     *(
@@ -67,11 +70,13 @@ PLACES = (
 def ablations() -> Iterator[str]:
     """One change at a time: differences over seeds, then all rows."""
     found, entries = rows("models", "decoders", "ablations"), []
-    for what, before, after in CONTRASTS:
+    changes = [(*change, "greedy") for change in CONTRASTS]
+    changes += [(f"{what}; with a language model", *pair, CROSSED[0]) for what, *pair in STAGES]
+    for what, before, after, decoder in changes:
         for test_data in dict.fromkeys(
             row.test_data for row in found if row.name in (before, after)
         ):
-            pair = contrast(of(found, before, test_data), of(found, after, test_data))
+            pair = contrast(*(of(found, name, test_data, decoder) for name in (before, after)))
             if pair is not None:
                 entries.append(
                     {
