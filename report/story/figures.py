@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from PIL import Image
 
 from asrlib.files import write_atomically
 from asrlib.result import Result
@@ -29,9 +30,10 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def saved(figure: Figure, name: str, alt: str) -> Picture:
-    """Writes the figure to ``report/figures/report/NAME.png``."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", metadata={"Software": None})
+    """Writes the figure to ``report/figures/report/NAME.png``, in 64 colours: half as many bytes."""
+    drawn, content = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png")
+    Image.open(drawn).convert("RGB").quantize(64).save(content, format="png", optimize=True)
     picture = Picture(FIGURES / "report" / f"{name}.png", alt)
     write_atomically(picture.path, content.getvalue())
     return picture
