@@ -30,10 +30,10 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def saved(figure: Figure, name: str, alt: str) -> Picture:
-    """Writes the figure to ``report/figures/report/NAME.png``, in 64 colours: half as many bytes."""
+    """Writes the figure to ``report/figures/report/NAME.png``, in 256 colours: half as many bytes."""
     drawn, content = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png")
-    Image.open(drawn).convert("RGB").quantize(64).save(content, format="png", optimize=True)
+    Image.open(drawn).convert("RGB").quantize(256).save(content, format="png", optimize=True)
     picture = Picture(FIGURES / "report" / f"{name}.png", alt)
     write_atomically(picture.path, content.getvalue())
     return picture
