@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 from asrlib.files import write_atomically
 from asrlib.model.ctc import ctc_losses
+from asrlib.model.losses import torchs_losses
 from asrlib.result import command_line, current_commit, now
 from bench.train import peak_mb, processor
 
@@ -20,10 +20,6 @@ SHAPES = ((8, 376, 29, 200), (8, 376, 29, 60), (16, 150, 29, 60), (8, 376, 512, 
 FRAME_SECONDS = 0.04  # of a Conformer's output
 ROUNDS = 15
 SYSTEMS = "asrlib", "torch"
-
-
-def torchs_losses(log_probs, frames, targets, lengths):
-    return F.ctc_loss(log_probs.transpose(0, 1), targets, frames, lengths, reduction="none")
 
 
 def seconds(losses, log_probs, *rest) -> float:

@@ -61,7 +61,7 @@ def ctc_sums(
     if not len(log_probs):  # torch refuses it; zeros that can still be differentiated
         return log_probs.sum().expand(count)
     labels = targets.repeat(count, 1), target_lengths.repeat(count)
-    losses = _losses_on_a_cpu() if log_probs.device.type == "cpu" else _torchs_losses
+    losses = _losses_on_a_cpu() if log_probs.device.type == "cpu" else torchs_losses
     return losses(log_probs, frames.repeat(count), *labels).view(count, -1).sum(dim=1)
 
 
@@ -73,11 +73,11 @@ def _losses_on_a_cpu() -> Callable[..., Tensor]:
     except ModuleNotFoundError as error:
         if error.name != "numba":
             raise
-        return _torchs_losses
+        return torchs_losses
     return ctc_losses
 
 
-def _torchs_losses(
+def torchs_losses(
     log_probs: Tensor, frames: Tensor, targets: Tensor, target_lengths: Tensor
 ) -> Tensor:
     """As ``asrlib.model.ctc.ctc_losses``, on any device."""
