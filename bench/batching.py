@@ -24,6 +24,7 @@ from bench.train import in_a_process, peak_mb
 BATCH_SECONDS = 160
 BUCKETS = (10, 30, 100)
 DRAWN = 10_000  # durations
+EPOCHS = 3  # a process cuts and times
 
 Batches = list[list[int]]  # of an epoch: indices of utterances
 
@@ -104,10 +105,10 @@ def _lhotse(cuts: list, buckets: int, load: Callable) -> Callable[[int], Batches
     return batches
 
 
-def time_epochs(make: Callable[[], Callable[[int], Batches]], rounds: int, answer) -> None:
+def time_epochs(make: Callable[[], Callable[[int], Batches]], answer) -> None:
     """Sends (CPU seconds of each epoch, batches of the first two, peak megabytes)."""
     batches, found, taken = make(), [], []
-    for epoch in range(max(rounds, 2)):
+    for epoch in range(EPOCHS):
         taken.append(timed(lambda e=epoch: found.append(batches(e))))
     answer.send((taken, found[:2], peak_mb()))
 
@@ -120,7 +121,11 @@ def drawn_durations(count: int) -> np.ndarray:
 def comparison_rows(
     durations: np.ndarray, index: Index, rounds: int, buckets: Sequence[int]
 ) -> list[dict]:
-    """Rows of both systems: ``sampler`` on ``durations`` and on drawn ones, ``loading`` of ``index``."""
+    """Rows of both systems: ``sampler`` on ``durations`` and on drawn ones, ``loading`` of ``index``.
+
+    The systems take turns, each in a process of its own: a machine that becomes slower meanwhile is so
+    for all of them. Seconds are the median over epochs of all rounds.
+    """
     loaded = np.array([utterance.duration for utterance in index.utterances])
     cases = [
         ("sampler", "recordings", our_batches, lhotse_batches, durations, durations),
@@ -132,9 +137,14 @@ def comparison_rows(
         systems = {("asrlib", None): functools.partial(ours, what)}
         for count in (n for n in buckets if n <= len(seconds_of)):
             systems["lhotse", count] = functools.partial(theirs, what, count)
-        for (system, count), make in systems.items():
-            taken, (first, second), peak = in_a_process(time_epochs, make, rounds)
-            seconds, audio = statistics.median(taken), float(seconds_of.sum())
+        turns = [
+            {key: in_a_process(time_epochs, make) for key, make in systems.items()}
+            for _ in range(rounds)
+        ]
+        for system, count in systems:
+            taken, batches, peaks = zip(*(turn[system, count] for turn in turns), strict=True)
+            first, second = batches[0]
+            seconds, audio = statistics.median(itertools.chain(*taken)), float(seconds_of.sum())
             rows.append(
                 {
                     "system": system,
@@ -149,7 +159,7 @@ def comparison_rows(
                     "audio_seconds": audio,
                     "seconds": seconds,
                     "audio_seconds_per_second": audio / seconds,
-                    "peak_mb": peak,
+                    "peak_mb": max(peaks),
                 }
             )
     return rows
