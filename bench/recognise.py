@@ -4,16 +4,16 @@ python -m bench.recognise inferencer.from_pretrained=CHECKPOINT datasets=NAME in
     [+systems=[asrlib,pocketsphinx]] [+out=FILE] [inferencer.result_path=FILE]
 
 The arguments are those of inference.py. Beside asrlib with ``decoder=greedy`` and ``decoder=tuned``, in
-float32 and in the fastest precision that the CPU has, stands PocketSphinx (pip install pocketsphinx)
-with its default English model. Each runs alone, and may use all cores: ours by its threads and its
-loader, PocketSphinx by one process for each. Seconds are wall time from the first file to the last
-text, reading and decompression included; what is loaded before, and compiled by one second of silence,
-is not. Memory is the most that our processes hold together at one time, looked up twice a second, where
-pages that they share count once (Linux's PSS); of PocketSphinx's processes it is what each peak is
-above what was there before PocketSphinx was loaded.
+float32 and in the fastest precision that the CPU has, and with narrow limits of its search, stands
+PocketSphinx (pip install pocketsphinx) with its default English model. Each runs alone, and may use all
+cores: ours by its threads and its loader, PocketSphinx by one process for each. Seconds are wall time from
+the first file to the last text, reading and decompression included; what is loaded before, and compiled by
+one second of silence, is not. Memory is the most that our processes hold together at one time, looked up
+twice a second, where pages that they share count once (Linux's PSS); of PocketSphinx's processes it is what
+each peak is above what was there before PocketSphinx was loaded.
 
 ``inferencer.result_path`` gets PocketSphinx's rows; ours are inference.py's. In ``out`` what was measured
-of other systems stays.
+of other systems, and on other data, stays.
 """
 
 import json
@@ -37,12 +37,15 @@ from asrlib.result import Result, add_result, command_line, current_commit, now,
 from bench.train import in_a_process, peak_mb, processor
 
 SYSTEMS = ("asrlib", "pocketsphinx")
-RUNS = (  # and a decoder, and the precision; "auto" is left out where it is float32
-    ("asrlib", "greedy", "fp32"),
-    ("asrlib", "tuned", "fp32"),
-    ("asrlib", "greedy", "auto"),
-    ("asrlib", "tuned", "auto"),
-    ("pocketsphinx", "greedy", "fp32"),
+NARROW = ("+decoder.beam_width=200", "+decoder.token_min_logp=-8", "+decoder.beam_prune_logp=-12")
+RUNS = (  # a decoder and its options, and the precision; "auto" is left out where it is float32
+    ("asrlib", ("decoder=greedy",), "fp32"),
+    ("asrlib", ("decoder=tuned",), "fp32"),
+    ("asrlib", ("decoder=tuned", *NARROW), "fp32"),
+    ("asrlib", ("decoder=greedy",), "auto"),
+    ("asrlib", ("decoder=tuned",), "auto"),
+    ("asrlib", ("decoder=tuned", *NARROW), "auto"),
+    ("pocketsphinx", ("decoder=greedy",), "fp32"),
 )
 
 
@@ -168,6 +171,13 @@ def result(found: dict, about: dict) -> Result:
     )
 
 
+def data_name(config: DictConfig) -> str:
+    """As results have it, and how many utterances if not all."""
+    part = config.inferencer.part
+    limit = config.datasets[part].get("limit")
+    return f"{config.datasets.name} {part}" + (f", {limit} utterances" if limit else "")
+
+
 def main() -> None:
     arguments = sys.argv[1:]
     chosen, rows = compose("inference", *arguments).get("systems", SYSTEMS), []
@@ -181,7 +191,7 @@ def main() -> None:
     for system, decoder, precision in RUNS:
         if precision == "auto" and fastest == "fp32":
             continue
-        config = compose("inference", *arguments, f"decoder={decoder}")
+        config = compose("inference", *arguments, *decoder)
         config.inferencer.precision = fastest if precision == "auto" else precision
         OmegaConf.resolve(config)
         result_path, config.inferencer.result_path = config.inferencer.result_path, None
@@ -189,7 +199,7 @@ def main() -> None:
         if system not in chosen:
             continue
         about = {
-            "data": f"{config.datasets.name} {config.inferencer.part}",
+            "data": data_name(config),
             "device": f"cpu ({processor()})",
             "threads": len(os.sched_getaffinity(0)),
             "commit": current_commit(),
@@ -204,14 +214,14 @@ def main() -> None:
         wer = found.pop("errors").wer
         rate = found["audio_seconds"] / found["seconds"]
         told = f"{rate:6.1f} × real time  {found['peak_mb']:5.0f} MB  WER {wer:.2f} %"
-        print(f"{system:12} {found['decoder']:12} {config.inferencer.precision} {told}", flush=True)
+        print(f"{system:12} {found['decoder']} {config.inferencer.precision} {told}", flush=True)
         rows.append(
             {"system": system, "wer": wer, "audio_seconds_per_second": rate} | found | about
         )
     if config.get("out"):
-        path, measured = Path(config.out), {row["system"] for row in rows}
+        path, measured = Path(config.out), {(row["system"], row["data"]) for row in rows}
         before = json.loads(path.read_text()) if path.exists() else []
-        rows += [row for row in before if row["system"] not in measured]
+        rows += [row for row in before if (row["system"], row["data"]) not in measured]
         write_atomically(path, json.dumps(rows, indent=1) + "\n")
 
 

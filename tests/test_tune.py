@@ -199,8 +199,10 @@ def test_the_weight_of_the_prior_is_tuned_too_and_kept_with_what_was_measured(co
     assert len(prior) == len(ENCODER) and sum(prior) == pytest.approx(1, abs=1e-3)
     _, evaluation = infer(corpus, run_dir, "decoder=tuned")
     assert (evaluation.errors.words, evaluation.errors.characters) == found.best.sums()
-    _, evaluation = infer(corpus, run_dir, "decoder=tuned", "+decoder.prior_weight=0")
+    changed = ["+decoder.prior_weight=0", "+decoder.processes=1", "+decoder.beta=2"]
+    inferencer, evaluation = infer(corpus, run_dir, "decoder=tuned", *changed)
     assert evaluation.errors.words == errors[0][0]
+    assert inferencer.result(evaluation).decoder == "beam+lm, prior_weight=0"
     with pytest.raises(ValueError, match="lm divides no prior out"):
         run_tuning(corpus, run_dir, *few, "decoder=lm")
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from asrlib.files import write_atomically
 
 NAME = "tuned"  # of the section that stands for what was tuned: configs/decoder/tuned.yaml
+NOT_TOLD = ("lm_path", "processes")  # where and how fast
 COMMAND = (
     "python -m asrlib.decoding.tune tune.from_pretrained={} decoder=beam_lm decoder.lm_path=FILE"
 )
@@ -38,7 +39,8 @@ def save_tuned(path: Path, decoder: dict, tuned: dict) -> None:
 def chosen_decoder(section: Mapping, checkpoint: Path) -> Mapping:
     """``section`` itself; if it is that of ``decoder=tuned``, what was tuned for ``checkpoint``.
 
-    Its ``which`` is the name of one of several; whatever else it sets replaces what was stored.
+    Its ``which`` is the name of one of several; whatever else it sets replaces what was stored, and is
+    told by the name of the decoder, lest its results stand for those of what was tuned.
 
     Raises:
         FileNotFoundError: nothing was tuned, or the language model is not where it was.
@@ -66,6 +68,9 @@ def chosen_decoder(section: Mapping, checkpoint: Path) -> Mapping:
     if (checkpoint / (stored.decoder.get("lm_path") or "")).is_file():
         stored.decoder.lm_path = str(checkpoint / stored.decoder.lm_path)
     decoder = OmegaConf.merge(stored.decoder, options)
+    changed = {key: value for key, value in options.items() if stored.decoder.get(key) != value}
+    told = [f"{key}={value}" for key, value in changed.items() if key not in NOT_TOLD]
+    decoder.name = ", ".join([stored.decoder.name, *told])
     if decoder.get("lm_path") is not None and not Path(decoder.lm_path).is_file():
         raise FileNotFoundError(
             f"no language model at {decoder.lm_path}, where {path} says it was (from the folder that "

@@ -79,6 +79,7 @@ def recognition() -> Iterator[str]:
         {
             "system": row["system"],
             "decoder": row["decoder"],
+            "data": row["data"],
             "precision": row.get("precision", ""),
             "#batch, s": row.get("batch_seconds", ""),
             "#WER %": f"{row['wer']:.1f}",
