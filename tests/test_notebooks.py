@@ -21,7 +21,14 @@ from asrlib.download.errors import DownloadError
 from asrlib.launch import launch
 from asrlib.machine import survey
 from asrlib.metrics import ErrorRate
-from asrlib.metrics.analysis import by_length, by_rate, by_speaker, confusions
+from asrlib.metrics.analysis import (
+    by_familiarity,
+    by_length,
+    by_letters,
+    by_rate,
+    by_speaker,
+    confusions,
+)
 from asrlib.metrics.points import points
 from asrlib.result import load_results, save_results
 from asrlib.training.stopping import STATUS
@@ -247,6 +254,18 @@ def test_errors_are_counted_by_length_by_rate_by_speaker_and_by_word():
         ("bob", 28.6),
     ]
     assert [tuple(r.values()) for r in confusions(errors)] == [("cat", "hat", 2), ("the", "", 1)]
+    errors.add("cat", "dogs", "4")
+    assert [tuple(r.values()) for r in by_letters(errors)] == [
+        ("1", 2, pytest.approx(200 / 3)),
+        ("3 and more", 1, pytest.approx(100 / 3)),
+    ]
+    known = ["the cat " * 9, "the a", "mat " * 100]  # of "a cat the cat sat on the mat go cat"
+    assert [tuple(r.values()) for r in by_familiarity(errors, known)] == [
+        ("0", 3, 0.0),
+        ("1–9", 4, 75.0),
+        ("10–99", 2, 50.0),
+        ("100 and more", 1, 0.0),
+    ]
 
 
 @pytest.mark.parametrize("kind", ["zip", "gztar"])

@@ -1,13 +1,23 @@
-"""Where the errors are: by length, by rate of speech, by speaker, and which words are taken for which."""
+"""Where the errors are: by length, rate, speaker, by how often a word was heard; what is taken for what."""
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 
-from asrlib.metrics.error_rate import Edits, ErrorRate, ScoredUtterance, align_words
+from asrlib.metrics.error_rate import (
+    Edits,
+    ErrorRate,
+    ScoredUtterance,
+    align_words,
+    score_utterance,
+)
+from asrlib.text import normalize
 
 LENGTHS = (5, 10, 20, 40)  # words: upper ends of the classes; the last has no end
 RATES = (2.0, 2.5, 3.0, 3.5)  # words a second, likewise
+FAMILIAR = (0, 9, 99)  # times in training, likewise
+LETTERS = 3  # edits between two words, from which they count as one class
 
 
 def by_length(errors: ErrorRate) -> list[dict]:
@@ -43,6 +53,52 @@ def by_speaker(errors: ErrorRate) -> list[dict]:
     return sorted(rows, key=lambda row: (-row["WER"] if row["words"] else math.inf, row["speaker"]))
 
 
+def by_familiarity(errors: ErrorRate, training: Iterable[str]) -> list[dict]:
+    """How many reference words are not recognised, by how often each is in the texts of ``training``."""
+    known = Counter(word for text in training for word in normalize(text).split())
+    total, wrong = Counter(), Counter()
+    for kind, word, _ in _aligned(errors):
+        if word:
+            place = sum(known[word] > limit for limit in FAMILIAR)
+            total[place] += 1
+            wrong[place] += kind != "equal"
+    names = [
+        "0",
+        *(f"{low + 1}–{high}" for low, high in pairwise(FAMILIAR)),
+        f"{FAMILIAR[-1] + 1} and more",
+    ]
+    return [
+        {
+            "times in training": names[place],
+            "words": total[place],
+            "wrong %": 100 * wrong[place] / total[place],
+        }
+        for place in sorted(total)
+    ]
+
+
+def by_letters(errors: ErrorRate) -> list[dict]:
+    """How far substituted words are from what was said, in edits of letters."""
+    counts = Counter(
+        min(score_utterance(word, taken_for).characters.total, LETTERS)
+        for kind, word, taken_for in _aligned(errors)
+        if kind == "substitute"
+    )
+    return [
+        {
+            "edits of letters": f"{edits} and more" if edits == LETTERS else f"{edits}",
+            "substitutions": times,
+            "share %": 100 * times / counts.total(),
+        }
+        for edits, times in sorted(counts.items())
+    ]
+
+
+def _aligned(errors: ErrorRate) -> Iterator[tuple[str, str, str]]:
+    for u in errors.utterances:
+        yield from align_words(u.reference, u.hypothesis)
+
+
 def _grouped(
     utterances: Sequence[ScoredUtterance], label: str, name: Callable[[ScoredUtterance], str]
 ) -> list[dict]:
@@ -65,8 +121,7 @@ def confusions(errors: ErrorRate, most: int = 20) -> list[dict]:
     """
     counts = Counter(
         (reference, hypothesis)
-        for u in errors.utterances
-        for kind, reference, hypothesis in align_words(u.reference, u.hypothesis)
+        for kind, reference, hypothesis in _aligned(errors)
         if kind != "equal"
     )
     order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))

@@ -192,6 +192,8 @@ def errors() -> Iterator[str]:
             ("By the length of the reference, in words", "by_length"),
             ("By the rate of speech", "by_rate"),
             ("By speaker, the worst first", "by_speaker"),
+            ("Words by how often they are in the texts of the training", "by_familiarity"),
+            ("Substituted words by how far they are from what was said", "by_letters"),
             ("The most frequent errors (an empty cell: nothing)", "confusions"),
         ):
             if entries := found[name]:
