@@ -5,6 +5,7 @@ from report.story.contrasts import ablations, labels, spellers
 from report.story.costs import augmentations, budget, faults, loading, recognition, speed
 from report.story.decoding import attention, decoder_speed, decoders, errors, pairs
 from report.story.evidence import Picture
+from report.story.five_hours import five_hours
 from report.story.models import curves, headline, notes
 from report.story.reproduction import recipes, reproduce
 
@@ -20,6 +21,7 @@ __all__ = [
     "decoders",
     "errors",
     "faults",
+    "five_hours",
     "headline",
     "labels",
     "limits",
