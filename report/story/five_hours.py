@@ -41,7 +41,7 @@ def _entry(name: str, found: list[Result]) -> dict:
     return {
         "model": f"`{name}`",
         "#parameters": f"{greedy[0].parameters / 1e6:.1f} M",
-        "trained on": greedy[0].device.partition(",")[0],
+        "device": greedy[0].device.partition(",")[0],
         "#hours heard": f"{greedy[0].audio_hours_seen:.0f}",
         "#WER of its training, %": f"{wer_of(own):.1f}" if own else "–",
         "#WER of dev, %": f"{wer_of(greedy):.1f}",

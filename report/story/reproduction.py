@@ -23,13 +23,14 @@ from report.story.evidence import (
 
 def recipes() -> Iterator[str]:
     """How each model is trained, as its experiment's configuration says; how long, as its log does."""
-    entries, told = [], set()
+    entries, found = [], {}
     for row in [*rows("models"), *rows("decoders"), *rows("ablations")]:
-        name = experiment(row)
-        if name is None or name in told or not (EXPERIMENTS / f"{name}.yaml").exists():
+        found.setdefault(experiment(row), []).append(row)
+    for name, tried in found.items():
+        if name is None or not (EXPERIMENTS / f"{name}.yaml").exists():
             continue
-        told.add(name)
         config = compose("train", f"experiment={name}", "datasets.root=DIR")
+        row = next((row for row in tried if row.name == config.name), tried[0])
         heard = [round(log[-1]["epoch"]) for log in logs(row.name).values()]
         encoder, length = config.text_encoder, f"{max(heard, default=config.trainer.epochs)} epochs"
         entries.append(
@@ -44,11 +45,17 @@ def recipes() -> Iterator[str]:
                 "#batch, s": config.trainer.batch_seconds,
                 "#learning rate": f"{config.optimizer.lr:g}",
                 "average": config.trainer.average or "none",
-                "augmented from epoch": config.augmentations.from_epoch,
+                "augmented from epoch": _augmented_from(config.augmentations),
             }
         )
     if entries:
         yield table(entries)
+
+
+def _augmented_from(section: DictConfig) -> int | str:
+    kinds = (section.get(kind) or {} for kind in ("waveform", "spectrogram"))
+    used = any(options is not None for kind in kinds for options in kind.values())
+    return section.from_epoch if used else "never"
 
 
 def _loss(section: DictConfig) -> str:
