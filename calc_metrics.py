@@ -8,11 +8,17 @@ status 1 where a prediction is missing (its words count as deleted).
 
 import argparse
 import json
+import math
 import sys
 
 from asrlib.files import write_atomically
 from asrlib.metrics import read_texts, score_texts
 from asrlib.result import scores
+
+
+def _is_nan(value: object) -> bool:
+    """Whether it is the rate of references without words, which JSON cannot say."""
+    return isinstance(value, float) and math.isnan(value)
 
 
 def main() -> None:
@@ -28,9 +34,9 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         references, predictions = read_texts(arguments.gt_dir), read_texts(arguments.pred_dir)
-    except FileNotFoundError as error:
+        score = score_texts(references, predictions, arguments.speaker_pattern)
+    except (FileNotFoundError, ValueError) as error:
         sys.exit(f"calc_metrics: {error}")
-    score = score_texts(references, predictions, arguments.speaker_pattern)
     numbers = scores(score.errors) | {
         "mean_utterance_wer": score.mean_utterance_wer,
         "mean_utterance_cer": score.mean_utterance_cer,
@@ -51,7 +57,8 @@ def main() -> None:
     if score.unexpected:
         print("predicted without a reference, not scored:", *score.unexpected, file=sys.stderr)
     if arguments.json:
-        write_atomically(arguments.json, json.dumps(numbers, indent=2) + "\n")
+        known = {key: None if _is_nan(value) else value for key, value in numbers.items()}
+        write_atomically(arguments.json, json.dumps(known, indent=2, allow_nan=False) + "\n")
     if score.missing:
         sys.exit(f"no prediction, all words counted as deleted: {' '.join(score.missing)}")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import hydra
 import torch
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -23,11 +24,15 @@ def build(section: Mapping, **arguments: Any) -> Any:
 
     Raises:
         ValueError: its ``_target_``, or one inside it, is missing or outside asrlib.
+        as the class does, whose errors come without Hydra's around them.
     """
     if "_target_" not in section:
         raise ValueError(f"no _target_ in {section}")
     _refuse_foreign_targets(section)
-    return hydra.utils.instantiate(section, _convert_="all", **arguments)
+    try:
+        return hydra.utils.instantiate(section, _convert_="all", **arguments)
+    except InstantiationException as error:
+        raise (error.__cause__ or error) from None
 
 
 def _refuse_foreign_targets(section: Any) -> None:

@@ -130,6 +130,11 @@ def command_line() -> str:
     return shlex.join(["python", *sys.orig_argv[1:]])
 
 
+def provenance() -> dict[str, str]:
+    """What a measurement is told with: ``commit``, ``command`` and ``date``."""
+    return {"commit": current_commit(), "command": command_line(), "date": now()}
+
+
 def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 

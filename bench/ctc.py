@@ -13,7 +13,7 @@ import torch
 from asrlib.files import write_atomically
 from asrlib.model.ctc import ctc_losses
 from asrlib.model.losses import torchs_losses
-from asrlib.result import command_line, current_commit, now
+from asrlib.result import provenance
 from bench.train import peak_mb, processor
 
 SHAPES = ((8, 376, 29, 200), (8, 376, 29, 60), (16, 150, 29, 60), (8, 376, 512, 70))  # B, T', V, U
@@ -57,8 +57,7 @@ def measure(size: int, frames: int, labels: int, length: int) -> list[dict]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    about = {"device": f"cpu ({processor()})", "threads": 1, "commit": current_commit()}
-    about |= {"command": command_line(), "date": now()}
+    about = {"device": f"cpu ({processor()})", "threads": 1} | provenance()
     rows = [row | about for shape in SHAPES for row in measure(*shape)]
     for row in rows[::2]:
         print({name: row[name] for name in ("utterances", "frames", "labels", "text")}, end=" ")

@@ -35,7 +35,7 @@ from asrlib.data.shards import write_shards
 from asrlib.data.utterance import Index
 from asrlib.files import write_atomically
 from asrlib.randomness import generator
-from asrlib.result import command_line, current_commit, now
+from asrlib.result import provenance
 from bench.batching import BATCH_SECONDS, BUCKETS, comparison_rows, timed
 from bench.train import in_a_process, peak_mb, processor
 
@@ -157,12 +157,7 @@ def main() -> None:
     generator("bench").shuffle(source)
     if not source:
         sys.exit(f"no recordings in {root.absolute()}")
-    about = {
-        "device": f"cpu ({processor()})",
-        "commit": current_commit(),
-        "command": command_line(),
-        "date": now(),
-    }
+    about = {"device": f"cpu ({processor()})"} | provenance()
     with tempfile.TemporaryDirectory() as folder:
         indexes = prepare(source, options.minutes, Path(folder))
         rows = format_rows(indexes, options.rounds)

@@ -30,7 +30,7 @@ from omegaconf import DictConfig, OmegaConf
 from asrlib.configs import compose
 from asrlib.files import write_atomically
 from asrlib.metrics import ErrorRate
-from asrlib.result import command_line, current_commit, now
+from asrlib.result import provenance
 
 PASSES = 5
 TOLERANCE = 0.1  # absolute WER that pruning may cost
@@ -192,6 +192,8 @@ def best_pruning(system: str, arguments: tuple) -> tuple[dict, dict]:
     for values in itertools.product(*(GRID | more).values()):
         settings = dict(zip(GRID | more, values, strict=True))
         row = run(system, settings, arguments)
+        if isinstance(row, str):
+            sys.exit(f"{system} {settings}: {row}")
         print(f"  {system} {settings}: {row['seconds']:.3f} s, WER {row['wer']:.2f} %", flush=True)
         tried.append((settings, row))
     limit = min(row["wer"] for _, row in tried) + TOLERANCE
@@ -223,9 +225,7 @@ def prepare(config: DictConfig) -> tuple[tuple, float, dict]:
         "alpha": options["alpha"],
         "beta": options["beta"],
         "threads": 1,
-        "commit": current_commit(),
-        "command": command_line(),
-        "date": now(),
+        **provenance(),
     }
     return (path, stored.key, references, encoder, options), seconds, about
 

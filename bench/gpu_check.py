@@ -34,7 +34,7 @@ from asrlib.model.conformer import SIZES as CONFORMER_SIZES
 from asrlib.model.deepspeech2 import SIZES as DEEPSPEECH2_SIZES
 from asrlib.model.jasper import JASPER_SIZES, QUARTZNET_SIZES
 from asrlib.precision import DTYPES, choose_precision
-from asrlib.result import command_line, current_commit, now
+from asrlib.result import provenance
 from bench.gpu_agreement import ByHeart, features_and_masks, one_step
 from bench.gpu_throughput import Throughput
 from bench.train import peak_mb, processor
@@ -60,9 +60,7 @@ class Report:
             "system": "asrlib",
             "device": torch.cuda.get_device_name(device) if cuda else f"cpu ({processor()})",
             "torch": torch.__version__,
-            "commit": current_commit(),
-            "command": command_line(),
-            "date": now(),
+            **provenance(),
         }
         earlier = json.loads(Path(out).read_text()) if out and Path(out).exists() else []
         self.rows = [row for row in earlier if row["device"] != self.about["device"]]

@@ -33,7 +33,7 @@ from asrlib.data import SAMPLE_RATE
 from asrlib.data.dataset import SkippedItem, SpeechDataset
 from asrlib.files import write_atomically
 from asrlib.metrics import ErrorRate
-from asrlib.result import Result, add_result, command_line, current_commit, now, scores
+from asrlib.result import Result, add_result, provenance, scores
 from bench.train import in_a_process, peak_mb, processor
 
 SYSTEMS = ("asrlib", "pocketsphinx")
@@ -202,9 +202,7 @@ def main() -> None:
             "data": data_name(config),
             "device": f"cpu ({processor()})",
             "threads": len(os.sched_getaffinity(0)),
-            "commit": current_commit(),
-            "command": command_line(),
-            "date": now(),
+            **provenance(),
         }
         with MemoryWatch() as memory:
             found = in_a_process(measure, system, config)

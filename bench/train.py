@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from asrlib.files import write_atomically
-from asrlib.result import command_line, current_commit, now
+from asrlib.result import provenance
 
 SYSTEMS = ("asrlib", "torchaudio")
 DROPOUT = (0.1, 0.0)  # the default of both, and none
@@ -181,9 +181,7 @@ def main() -> None:
     about = {
         "device": f"cpu ({processor()})",
         "precision": "fp32",
-        "commit": current_commit(),
-        "command": command_line(),
-        "date": now(),
+        **provenance(),
     }
     print(f"{'dropout':>7} {'longest':>8} {'system':12} {'audio s/s':>10} {'MB':>6} {'ratio':>6}")
     rows = []

@@ -30,7 +30,7 @@ from asrlib.files import write_atomically
 from asrlib.metrics.attention import monotonicity
 from asrlib.model import ctc_feasible
 from asrlib.model.alignment import ctc_frames
-from asrlib.result import command_line, current_commit, now
+from asrlib.result import provenance
 from asrlib.tracking.figures import attention_figure
 
 FIGURES = Path("report/figures/attention")
@@ -88,9 +88,7 @@ def main(checkpoint: str, results: str, *arguments: str) -> None:
         "median_seconds_from_ctc": float(np.median(apart)) if knows_times else None,
         "p90_seconds_from_ctc": float(np.quantile(apart, 0.9)) if knows_times else None,
         "seconds": time.monotonic() - started,
-        "commit": current_commit(),
-        "command": command_line(),
-        "date": now(),
+        **provenance(),
     }
     print(json.dumps(row, indent=1))
     path = Path(results)

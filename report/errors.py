@@ -24,7 +24,7 @@ from asrlib.metrics.analysis import (
     confusions,
 )
 from asrlib.metrics.compare import read_table
-from asrlib.result import command_line, current_commit, now
+from asrlib.result import provenance
 
 OUT = Path("report/errors")
 
@@ -35,7 +35,9 @@ def main(source: str, name: str, *data: str) -> None:
         row["utterance_id"]: audio_info(row["audio_path"]).duration
         for row in read_jsonl(Path(source))
     }
-    trained_on = build(compose("train", *data).datasets.train).utterances if data else []
+    trained_on = (
+        build(compose("train", *data).datasets.train, training=True).utterances if data else []
+    )
     found = {
         "wer": errors.wer,
         "cer": errors.cer,
@@ -47,9 +49,7 @@ def main(source: str, name: str, *data: str) -> None:
         "by_familiarity": by_familiarity(errors, (u.text for u in trained_on)) if data else [],
         "by_letters": by_letters(errors),
         "confusions": confusions(errors),
-        "commit": current_commit(),
-        "command": command_line(),
-        "date": now(),
+        **provenance(),
     }
     write_atomically(OUT / f"{name}.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
 

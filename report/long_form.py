@@ -17,7 +17,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from asrlib import Recognizer
-from asrlib.build import build
+from asrlib.build import build, device_name
 from asrlib.checkpoint import find_checkpoint
 from asrlib.configs import compose
 from asrlib.data.dataset import SkippedItem
@@ -61,7 +61,7 @@ def main(checkpoint: str, results: str, *arguments: str) -> None:
         test_data=f"{config.datasets.name} val, joined",
         decoder=decoder.name,
         parameters=recognizer.model.parameter_count(),
-        device=str(recognizer.model.device),
+        device=device_name(recognizer.model.device),
     )
     add_result(Path(results), row)
 

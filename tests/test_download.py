@@ -657,6 +657,7 @@ ENTRY = {"destination": "a.bin", "sha256": "0" * 64, "sources": [{"url": "https:
         ({"archive": "a.tar.gz"}, "go together"),
         ({"archive": "a.tar.gz", "folder": "a", "sha256": None, "size": 1}, "unpacked only if"),
         ({"sources": [{"ftp": "x"}]}, "no such kind of source: ftp"),
+        ({"sources": []}, "a: no sources"),
         ({"sources": [{"url": "file:///etc/passwd"}]}, "no http address"),
         ({"url": "https://x.org"}, "unexpected keyword"),
     ],

@@ -384,6 +384,21 @@ def test_metrics_count_a_missing_prediction_as_deletions_and_list_it(tmp_path):
     assert numbers["mean_utterance_wer"] == pytest.approx((100 / 3 + 100) / 2)
     assert (numbers["missing"], numbers["unexpected"]) == (["b"], ["stray"])
     assert "mean over utterances" in done.stdout
+    done = subprocess.run(
+        [*command, "--speaker_pattern", "(a"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stderr.startswith("calc_metrics: speaker_pattern '(a'")
+
+
+def test_metrics_of_references_without_words_are_valid_json(tmp_path):
+    for name, content in {"gt/a": "", "out/a": "one"}.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / f"{name}.txt").write_text(content)
+    command = [sys.executable, "calc_metrics.py", "--gt_dir", str(tmp_path / "gt")]
+    command += ["--pred_dir", str(tmp_path / "out"), "--json", str(tmp_path / "m.json")]
+    assert subprocess.run(command, cwd=ROOT).returncode == 0
+    numbers = json.loads((tmp_path / "m.json").read_text(), parse_constant=pytest.fail)
+    assert (numbers["wer"], numbers["insertions"], numbers["words"]) == (None, 1, 0)
 
 
 def test_scores_of_the_two_scripts_agree(trained, tmp_path):

@@ -449,6 +449,7 @@ def test_datasets_give_train_and_dev(corpus):
         (["--dataset", "an4"], "--root"),
         (["--dataset", "custom_dir"], "no part 'train'"),
         (["--dataset", "an5"], "an5"),
+        (["--dataset", "an4", "--root", "nowhere"], "language_model: .*nowhere"),
         ([], "either texts or --dataset"),
         (["nowhere.txt"], "nowhere.txt"),
         (["/dev/null"], "no sentence"),

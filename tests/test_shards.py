@@ -19,6 +19,7 @@ from asrlib.data import (
     read_audio,
     shards,
 )
+from asrlib.data.audio import SAMPLE_RATE, audio_info
 from asrlib.data.dataset import SkippedItem
 from asrlib.data.shards import FORMATS, to_int16, write_shards
 from asrlib.training import train
@@ -61,6 +62,7 @@ def test_they_are_the_source_rounded_to_sixteen_bits(source, tmp_path, format):
         assert audio.dtype == np.float32
         peak = max(peak, np.abs(source[0, i].audio).max())
         other = found.utterances[i]
+        assert audio_info(other.path).duration == pytest.approx(len(audio) / SAMPLE_RATE)
         assert (other.id, other.text, other.speaker) == (
             utterance.id,
             utterance.text,

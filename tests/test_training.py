@@ -273,6 +273,11 @@ def test_training_stops_early_when_dev_does_not_improve(corpus, tmp_path):
     assert (progress.best_epoch, progress.epoch, progress.finished) == (1, 3, True)
 
 
+def test_no_patience_at_all_is_refused(corpus, tmp_path):
+    with pytest.raises(ValueError, match="early_stop must be positive"):
+        build_trainer(tiny_config(corpus, tmp_path, "trainer.early_stop=0"))
+
+
 def test_only_the_newest_checkpoints_are_kept(corpus, tmp_path):
     train(tiny_config(corpus, tmp_path, "trainer.epochs=4", "trainer.keep_checkpoints=2"))
     kept = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())

@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from hydra.errors import InstantiationException
 
 from asrlib.data.dataset import SpeechDataset
 from asrlib.data.utterance import Index
@@ -102,8 +101,8 @@ def _part(name: str, section: Mapping[str, Any], options: Mapping[str, Any]) -> 
     section = {key: value for key, value in section.items() if key != "weight"}
     try:
         part = build(section, **{k: v for k, v in options.items() if k not in section})
-    except InstantiationException as error:  # Hydra's, around the dataset's own
-        raise ValueError(f"part {name}: {error.__cause__ or error}") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"part {name}: {error}") from error
     if isinstance(part, MixtureDataset):
         raise ValueError(f"part {name} is itself a mixture: list its parts beside the others")
     return part

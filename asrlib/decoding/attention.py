@@ -19,7 +19,7 @@ from torch import Tensor
 from asrlib.decoding.align import align
 from asrlib.decoding.attention_search import Node, Search, path_of
 from asrlib.decoding.greedy import Hypothesis
-from asrlib.decoding.options import require, require_weights
+from asrlib.decoding.options import require, require_labels, require_weights
 from asrlib.model.las import Speller
 from asrlib.model.masking import length_mask
 from asrlib.text import CTCTextEncoder
@@ -92,8 +92,7 @@ class AttentionDecoder:
         Raises:
             ValueError: as ``__call__`` does.
         """
-        labels = len(self.text_encoder)
-        require(log_probs.shape[-1] == labels, f"{log_probs.shape[-1]} labels, expected {labels}")
+        require_labels(log_probs, self.text_encoder)
         real = length_mask(lengths, log_probs.shape[1], log_probs.device).unsqueeze(-1)
         for name, x in (("log_probs", log_probs), ("encoded", encoded)):
             require(not (x.isnan() & real).any(), f"{name} hold NaN: is the checkpoint sound?")

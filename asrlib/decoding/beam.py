@@ -24,7 +24,13 @@ from torch import Tensor
 
 from asrlib.decoding.greedy import Hypothesis
 from asrlib.decoding.ngram import LN_10, NGram, new_table
-from asrlib.decoding.options import require, require_limits, require_sound, require_weights
+from asrlib.decoding.options import (
+    require,
+    require_labels,
+    require_limits,
+    require_sound,
+    require_weights,
+)
 from asrlib.decoding.prefix_layout import ANSWER, Found, Rules
 from asrlib.decoding.prefix_search import EMPTY, best_prefixes
 from asrlib.decoding.vocabulary import vocabulary_trie
@@ -128,15 +134,14 @@ class BeamDecoder:
         Raises:
             ValueError: as ``__call__`` does.
         """
-        labels = len(self.text_encoder)
-        require(log_probs.shape[-1] == labels, f"{log_probs.shape[-1]} labels, expected {labels}")
+        require_labels(log_probs, self.text_encoder)
         log_probs = self._without_prior(log_probs.detach().cpu().double())
         rows = zip(log_probs.numpy(), lengths.tolist(), strict=True)
         n, weights = self.beam_width if n is None else min(n, self.beam_width), self._weights()
         tasks = [Task(np.ascontiguousarray(row[:length]), weights, n) for row, length in rows]
         require_sound(task.log_probs for task in tasks)
         if self.processes > 1 and self._workers.pool is None:  # what is compiled here, they inherit
-            self._decode(Task(np.empty((0, labels)), weights, 1))
+            self._decode(Task(np.empty((0, len(self.text_encoder))), weights, 1))
         return self._workers.map(self._decode, tasks)
 
     def _without_prior(self, log_probs: Tensor) -> Tensor:

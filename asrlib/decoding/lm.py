@@ -19,7 +19,13 @@ from torch import Tensor
 from asrlib.decoding.align import align
 from asrlib.decoding.greedy import Hypothesis
 from asrlib.decoding.ngram import open_model
-from asrlib.decoding.options import require, require_limits, require_sound, require_weights
+from asrlib.decoding.options import (
+    require,
+    require_labels,
+    require_limits,
+    require_sound,
+    require_weights,
+)
 from asrlib.decoding.worker_pool import Workers
 from asrlib.text import CTCTextEncoder
 from asrlib.text.bpe import WORD_START
@@ -105,8 +111,7 @@ class LMDecoder:
                 range, or the decoder is closed.
         """
         require(self._free.alive, "the decoder is closed")
-        labels = len(self.text_encoder)
-        require(log_probs.shape[-1] == labels, f"{log_probs.shape[-1]} labels, expected {labels}")
+        require_labels(log_probs, self.text_encoder)
         self._check_options()
         rows = zip(log_probs.detach().cpu(), lengths.tolist(), strict=True)
         outputs = [row[:length].double().numpy() for row, length in rows]

@@ -4,12 +4,21 @@ import math
 from collections.abc import Iterable
 
 import numpy as np
+from torch import Tensor
+
+from asrlib.text import CTCTextEncoder
 
 
 def require(condition: bool, message: str) -> None:
     """Raises ``ValueError`` with ``message`` unless ``condition`` holds."""
     if not condition:
         raise ValueError(message)
+
+
+def require_labels(log_probs: Tensor, text_encoder: CTCTextEncoder) -> None:
+    """Raises ``ValueError`` unless the last dimension of ``log_probs`` is the text encoder's labels."""
+    found, labels = log_probs.shape[-1], len(text_encoder)
+    require(found == labels, f"{found} labels, expected {labels}")
 
 
 def require_sound(log_probs: Iterable[np.ndarray]) -> None:

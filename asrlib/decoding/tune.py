@@ -34,7 +34,7 @@ from asrlib.decoding.options import require_weights
 from asrlib.decoding.tuned import save_tuned, tuned_path
 from asrlib.files import write_atomically
 from asrlib.metrics import Edits, ErrorRate, ScoredUtterance
-from asrlib.result import Result, add_result, command_line, current_commit, now, result_of, scores
+from asrlib.result import Result, add_result, provenance, result_of, scores
 
 COLUMNS = [
     *Point._fields,
@@ -116,7 +116,7 @@ def tune(config: DictConfig) -> Tuning:
     if crossed:
         errors, folds = _cross_scores(crossed, utterances)
         about = {"test_data": data, "decoder": section["name"], "folds": folds}
-        cross = scores(errors) | about | _provenance()
+        cross = scores(errors) | about | provenance()
         write_atomically(out / "cross.json", json.dumps(cross, indent=2) + "\n")
         if options.result_path is not None:
             parameters = model.parameter_count()
@@ -130,7 +130,7 @@ def tune(config: DictConfig) -> Tuning:
     about |= {name: _row(best)[name] for name in ("wer", "cer")} | {"greedy_wer": greedy.rate}
     try:
         point = {name: value for name, value in best.point._asdict().items() if name in section}
-        save_tuned(stored, section | point, about | _provenance())
+        save_tuned(stored, section | point, about | provenance())
     except OSError as error:  # a checkpoint may lie where nothing can be written
         print(f"warning: not kept for decoder=tuned: {error}", file=sys.stderr)
     else:
@@ -191,10 +191,6 @@ def _cross_row(
         parameters=parameters,
         device=device_name(choose_device(options.device)),
     )
-
-
-def _provenance() -> dict:
-    return {"date": now(), "commit": current_commit(), "command": command_line()}
 
 
 def _row(scored: Scored) -> dict:

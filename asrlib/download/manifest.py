@@ -94,12 +94,14 @@ def load_manifest(path: Path | str = MANIFEST) -> Manifest:
 
     Raises:
         ValueError: an entry lacks something, or names a kind of source that there is not.
-        TypeError: an entry has an unknown key, or lacks its destination or sources.
+        TypeError: an entry has an unknown key, or lacks its destination.
     """
     content = OmegaConf.to_container(OmegaConf.load(path))
     mirrors = content.get("mirrors", {})
     resources = {}
     for name, entry in content["resources"].items():
+        if not entry.get("sources"):
+            raise ValueError(f"{name}: no sources")
         sources = [s for source in entry.pop("sources") for s in _sources(name, source, mirrors)]
         resources[name] = Resource(name=name, sources=tuple(sources), **entry)
     manifest = Manifest(resources, tuple(content["default"]))

@@ -61,7 +61,7 @@ class LogMel(nn.Module):
         super().__init__()
         if floor_db is not None and floor_db <= 0:
             raise ValueError(f"features.floor_db must be positive, not {floor_db}")
-        self.n_mels, self.floor_db = n_mels, floor_db
+        self.n_mels, self.f_min, self.f_max, self.floor_db = n_mels, f_min, f_max, floor_db
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
         self.register_buffer("filters", mel_filterbank(n_mels, f_min, f_max), persistent=False)
 

@@ -197,6 +197,7 @@ class JointLoss(CTCLoss):
     Args:
         attention: weight in (0, 1].
         label_smoothing: share of each target that is spread over all labels, in [0, 1).
+        guidance: weight of what draws attention to where CTC heard a label, 0 or more.
         intermediate, consistency: as ``CTCLoss`` has them.
     """
 

@@ -17,7 +17,7 @@ def mask_time(x: Tensor, lengths: Tensor) -> Tensor:
 
 
 def conv_output_length(
-    length: Tensor | int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1
+    length: Tensor | int, kernel: int, stride: int = 1, padding: int = 0
 ) -> Tensor | int:
-    """Frames that a convolution makes of ``length`` frames (the formula of ``torch.nn.Conv1d``)."""
-    return (length + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    """Frames that a convolution makes of ``length`` frames (``torch.nn.Conv1d`` without dilation)."""
+    return (length + 2 * padding - kernel) // stride + 1

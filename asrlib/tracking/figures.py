@@ -23,10 +23,8 @@ def mel_frequency(bin: float, n_mels: int, f_min: float, f_max: float) -> float:
     return 700 * (10 ** ((low + (bin + 1) * (high - low) / (n_mels + 1)) / 2595) - 1)
 
 
-def spectrogram_figure(
-    spectrogram: np.ndarray, title: str, f_min: float = 20.0, f_max: float = 8_000.0
-) -> Figure:
-    """A log-mel spectrogram float [F, T] over seconds and hertz."""
+def spectrogram_figure(spectrogram: np.ndarray, title: str, f_min: float, f_max: float) -> Figure:
+    """A log-mel spectrogram float [F, T] over seconds and hertz, whose mel bins span f_min to f_max."""
     n_mels, frames = spectrogram.shape
     figure = _figure(9, 3)
     axes = figure.add_subplot()

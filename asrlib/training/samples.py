@@ -95,7 +95,8 @@ def _log_first(trainer: Trainer, name: str, item: Item, augment: Augment | None)
     if augment is not None:
         augment = partial(augment, utterance_ids=[item.utterance.id])
     spectrogram = _forward(trainer, [item], augment)["spectrogram"][0].float().cpu().numpy()
-    figure = spectrogram_figure(spectrogram, f"{name}: {item.utterance.id}")
+    features, title = trainer.model.features, f"{name}: {item.utterance.id}"
+    figure = spectrogram_figure(spectrogram, title, features.f_min, features.f_max)
     trainer.writer.figure(trainer.progress.step, f"spectrogram_{name}", figure)
     trainer.writer.audio(trainer.progress.step, f"audio_{name}", item.audio)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 POSITIVE = (
     *("epochs", "batch_seconds", "accumulate", "eval_every", "log_every", "keep_checkpoints"),
     "max_grad_norm",
-    *("save_every_minutes", "max_hours", "max_bad_steps"),
+    *("early_stop", "save_every_minutes", "max_hours", "max_bad_steps"),
 )
 
 

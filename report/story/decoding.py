@@ -51,7 +51,7 @@ def decoders() -> Iterator[str | Picture]:
     )
     yield from _findings(list(systems.values()))
     yield from _limits(rows("models", "decoders"))
-    yield "" + results_table("decoders")
+    yield results_table("decoders")
 
 
 def _findings(systems: list[dict[str, list[Result]]]) -> Iterator[str]:

@@ -81,8 +81,8 @@ def measured(name: str) -> list[dict]:
 
 
 def log_name(path: Path) -> tuple[str, int]:
-    """(name of the file of results, seed) of a log ``NAME.jsonl``, which has seed 0, or "
-    "``NAME-seed1.jsonl``."""
+    """(name of the file of results, seed) of a log ``NAME.jsonl``, which has seed 0, or
+    ``NAME-seed1.jsonl``."""
     name, _, seed = path.stem.partition("-seed")
     return name, int(seed or 0)
 

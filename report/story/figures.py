@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -54,7 +55,7 @@ def training(name: str, logs: dict[str, list[dict]]) -> Picture:
     """Loss, WER on dev, learning rate and gradient norm of some trainings {label: log}, by step."""
     figure = new_figure(10, 6.4)
     (loss, error), (rate, norm) = figure.subplots(2, 2)
-    for colour, (label, rows) in zip(COLOURS, logs.items(), strict=False):
+    for colour, (label, rows) in zip(cycle(COLOURS), logs.items(), strict=False):
         loss.plot(*smoothed(points(rows, "loss_train")).T, color=colour, lw=1, alpha=0.55)
         loss.plot(*points(rows, "loss_val").T, color=colour, marker=".", ms=4, lw=1.6, ls="--")
         error.plot(*points(rows, "WER_val").T, color=colour, marker=".", ms=6, lw=1.2, label=label)

@@ -50,7 +50,7 @@ def headline() -> Iterator[str]:
             f"limits, {link('report/shipped-samples.md', 'a table')} its best and worst dev utterances; its "
             "commands are in part 2, its learning curve in part 3."
         )
-    yield "" + results_table("models")
+    yield results_table("models")
     used = {name for row in published for name in (corpus(row), row.test_data.split()[0])}
     parts = [part for part in measured("corpora") if part["data"].rpartition(" ")[0] in used]
     if parts:
