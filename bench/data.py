@@ -38,6 +38,7 @@ from asrlib.randomness import generator
 from asrlib.result import provenance
 from bench.batching import BATCH_SECONDS, BUCKETS, comparison_rows, timed
 from bench.train import in_a_process, peak_mb, processor
+from report.budget import CORES, GPUS, TFLOPS, TRAINING
 
 FORMATS = {  # of files: soundfile's format and subtype, sample rate
     "flac": ("FLAC", "PCM_16", 16_000),
@@ -45,8 +46,10 @@ FORMATS = {  # of files: soundfile's format and subtype, sample rate
     "mp3": ("MP3", "MPEG_LAYER_III", 48_000),
 }
 SHARDS = {"shards": "i16", "flac shards": "flac"}
-# assumed, not measured: what a T4 takes when it trains Conformer-s
-GPUS, GPU_RATE, CORES = 2, 250, 4  # GPU_RATE in seconds of audio per second
+FORWARD = 0.46e9  # FLOP for a second of audio, Conformer-s (python -m asrlib.model.table)
+GPU_RATE = round(
+    TFLOPS * 1e12 / (TRAINING * FORWARD)
+)  # seconds of audio per second; assumed, not measured
 
 
 def prepare(source: Iterable[Path], minutes: float, folder: Path) -> dict[str, Index]:

@@ -1,9 +1,10 @@
-"""What the LibriSpeech experiments cost on free GPUs, computed: python -m report.budget [--tflops 8]
+"""What the LibriSpeech experiments cost on free GPUs, computed: python -m report.budget [--tflops 1]
 
 * FLOP: those of a forward pass (``asrlib.model.table``) × 3 × audio × epochs. Recomputation, the loss and
   the optimiser are not counted.
-* A T4 is assumed to reach ``TFLOPS`` of its 65 in fp16 (none was measured yet): small models are bound by
-  memory and by launching kernels.
+* A T4 is assumed to reach ``TFLOPS`` of its 65 in fp16 (none was measured yet). On an H100 two trainings of
+  the short Conformer, side by side, made 10 of its 800 (report/logs: flagship-ctc, mini-short); so small a
+  model is bound by memory and by launching kernels, and a T4 has a tenth of that memory's bandwidth.
 * The loader's rate is that of ``report/results/bench-data.json``: reading, augmenting and batching FLAC in
   one worker. A core of Kaggle's may be slower than the bench's. The slower of the two rates counts.
 * The working disk holds what a run keeps: the best checkpoint, and the newest with their optimiser's state.
@@ -25,7 +26,7 @@ from asrlib.model.table import N_MELS, cost
 
 ROOT = Path(__file__).resolve().parents[1]
 GPUS, CORES = 2, 4  # of a Kaggle session with "GPU T4 x2"
-TFLOPS = 8.0  # of each T4, assumed: an eighth of its peak
+TFLOPS = 1.0  # of each T4, assumed
 SESSION_HOURS, WEEK_HOURS = 11.25, 30.0
 TRAINING = 3  # forward passes that a training step costs
 FLOATS = 5  # in a checkpoint for each weight: evaluated, in training, two moments; the best, once

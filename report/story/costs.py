@@ -150,9 +150,10 @@ def budget() -> Iterator[str]:
     gpu = measured("bench-gpu")
     yield (
         f"Computed, not measured: {budgets.GPUS} GPUs that are assumed to reach "
-        f"{budgets.TFLOPS:g} TFLOPS each, {budgets.CORES} cores with the loader's rate as "
-        f"measured, sessions of {budgets.SESSION_HOURS:g} hours and {budgets.WEEK_HOURS:g} hours "
-        "a week (`python -m report.budget`)."
+        f"{budgets.TFLOPS:g} TFLOPS each (a tenth of what small models reached on an H100), "
+        f"{budgets.CORES} cores with the loader's rate as measured, sessions of "
+        f"{budgets.SESSION_HOURS:g} hours and {budgets.WEEK_HOURS:g} hours a week "
+        "(`python -m report.budget`)."
     )
     if gpu:
         file = link("report/results/bench-gpu.json")
