@@ -31,7 +31,7 @@ CONTRASTS = (
     ("the same, last step", "an4-conformer-last", "an4-conformer-cr-last"),
     ("begun with the weights of stage-two, not from nothing", "an4-conformer", "an4-shipped"),
     *STAGES,
-    ("18 epochs more of five hours, with a new warm-up and cosine", "mini-seven", "mini-long"),
+    ("16 epochs more of five hours, with a new warm-up and cosine", "mini-seven", "mini-long"),
     ("eleven epochs more, with a new warm-up and cosine", "flagship-ctc", "flagship-longer"),
     ("eight more, with half as much speech a step", "flagship-longer", "flagship-longest"),
     *(
