@@ -37,7 +37,7 @@ from asrlib.result import Result, add_result, provenance, scores
 from bench.train import in_a_process, peak_mb, processor
 
 SYSTEMS = ("asrlib", "pocketsphinx")
-NARROW = ("+decoder.beam_width=200", "+decoder.token_min_logp=-8", "+decoder.beam_prune_logp=-12")
+NARROW = ("+decoder.beam_width=100", "+decoder.token_min_logp=-7", "+decoder.beam_prune_logp=-10")
 RUNS = (  # a decoder and its options, and the precision; "auto" is left out where it is float32
     ("asrlib", ("decoder=greedy",), "fp32"),
     ("asrlib", ("decoder=tuned",), "fp32"),
