@@ -101,7 +101,7 @@ def _part(name: str, section: Mapping[str, Any], options: Mapping[str, Any]) -> 
     section = {key: value for key, value in section.items() if key != "weight"}
     try:
         part = build(section, **{k: v for k, v in options.items() if k not in section})
-    except (OSError, ValueError, TypeError) as error:
+    except Exception as error:  # whatever the dataset raises, the part is named
         raise ValueError(f"part {name}: {error}") from error
     if isinstance(part, MixtureDataset):
         raise ValueError(f"part {name} is itself a mixture: list its parts beside the others")

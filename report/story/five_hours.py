@@ -7,10 +7,7 @@ from asrlib.result import Result, load_results
 from report.story.evidence import ERRORS, RESULTS, link, of, rows, table, wer_of
 
 DEV, OWN = "librispeech val", "mini-librispeech train"
-SAID = {
-    "": "greedily",
-    "-beam-lm": "with the language model",
-}  # by the end of a file's name in report/errors
+SAID = {"greedy": "greedily", "beam-lm": "with the language model"}  # by the end of a file's name
 
 
 def five_hours() -> Iterator[str]:
@@ -18,20 +15,16 @@ def five_hours() -> Iterator[str]:
     published = RESULTS / "mini-librispeech.json"
     if not published.exists():
         return
-    tried, found = load_results(published), rows("models", "ablations")
+    names = dict.fromkeys(row.name for row in load_results(published))
+    found = rows("models", "ablations")
     yield "All learned from train-clean-5 alone; greedy decoding also of their own training speech, as it is:"
-    yield table(
-        _entry(name, [row for row in found if row.name == name])
-        for name in dict.fromkeys(row.name for row in tried)
-    )
-    for name in dict.fromkeys(row.name for row in tried):
+    yield table(_entry(name, [row for row in found if row.name == name]) for name in names)
+    for name in names:
         for end, said in SAID.items():
-            path = ERRORS / f"{name}{end or '-greedy'}.json"
+            path = ERRORS / f"{name}-{end}.json"
             if path.exists():
-                yield (
-                    _told(name, said, json.loads(path.read_text(encoding="utf-8")))
-                    + f" ({link(path)})"
-                )
+                errors = json.loads(path.read_text(encoding="utf-8"))
+                yield f"{_told(name, said, errors)} ({link(path)})"
 
 
 def _entry(name: str, found: list[Result]) -> dict:
