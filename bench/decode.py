@@ -16,9 +16,7 @@ or each at its best pruning.
 
 import itertools
 import json
-import multiprocessing
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -31,6 +29,7 @@ from asrlib.configs import compose
 from asrlib.files import write_atomically
 from asrlib.metrics import ErrorRate
 from asrlib.result import provenance
+from bench.train import in_a_process, peak_mb
 
 PASSES = 5
 TOLERANCE = 0.1  # absolute WER that pruning may cost
@@ -157,7 +156,6 @@ def measure(system: str, settings: dict, arguments: tuple, answer) -> None:
     errors = ErrorRate()
     for id, reference in data.references.items():
         errors.add(reference, texts[id], id)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
     answer.send(
         {
             "wer": errors.wer,
@@ -165,24 +163,17 @@ def measure(system: str, settings: dict, arguments: tuple, answer) -> None:
             "seconds_nothing_forgotten": again,
             "seconds_loading": loading,
             "seconds_first_call": first_call,
-            "peak_mb": peak,
+            "peak_mb": peak_mb(),
         }
     )
 
 
 def run(system: str, settings: dict, arguments: tuple) -> dict | str:
     """The row of one decoder, or why there is none."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=measure, args=(system, settings, arguments, theirs))
-    process.start()
-    theirs.close()
     try:
-        row = ours.recv()
-    except EOFError:
-        row = "its process died"
-    process.join()
-    return row
+        return in_a_process(measure, system, settings, arguments)
+    except RuntimeError as error:
+        return str(error)
 
 
 def best_pruning(system: str, arguments: tuple) -> tuple[dict, dict]:

@@ -116,8 +116,8 @@ def weigh(case: dict, system: str, answer) -> None:
     answer.send((peak_mb(), idle))
 
 
-def peak_mb(who: int = resource.RUSAGE_SELF) -> float:
-    return resource.getrusage(who).ru_maxrss / 1024  # KiB on Linux
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
 
 
 def in_a_process(target: Callable, *arguments):
