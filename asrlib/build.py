@@ -123,5 +123,16 @@ def device_name(device: torch.device) -> str:
 
 
 def build_named(section: DictConfig | None) -> dict[str, Any]:
-    """{name: object} of a section whose entries each have a ``_target_``; null entries are left out."""
-    return {name: build(entry) for name, entry in (section or {}).items() if entry is not None}
+    """{name: object} of a section whose entries each have a ``_target_``; null entries are left out.
+
+    Raises:
+        ValueError: as ``build``; or an entry has options alone.
+    """
+    entries = {name: entry for name, entry in (section or {}).items() if entry is not None}
+    for name, entry in entries.items():
+        if "_target_" not in entry:
+            raise ValueError(
+                f"{name} has options ({', '.join(entry)}) and no _target_: the experiment changes what this "
+                f"choice does not have. Leave it out with {name}=null below its section"
+            )
+    return {name: build(entry) for name, entry in entries.items()}

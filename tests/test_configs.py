@@ -7,6 +7,7 @@ import pytest
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 import asrlib.configs
+from asrlib.build import build_named
 from asrlib.configs import compose, override
 
 CONFIGS = Path(asrlib.configs.__file__).parent
@@ -53,3 +54,11 @@ def test_one_batch_composes_without_augmentation():
     config = compose("one_batch")
     assert config.augmentations.waveform == {}
     assert config.datasets.val == config.datasets.train
+
+
+def test_options_of_an_augmentation_that_was_not_chosen_name_the_way_out():
+    arguments = ["experiment=mini_librispeech", "augmentations=none"]
+    with pytest.raises(ValueError, match="speed=null below"):
+        build_named(compose("train", *arguments).augmentations.waveform)
+    config = compose("train", *arguments, "augmentations.waveform.speed=null")
+    assert build_named(config.augmentations.waveform) == {}

@@ -51,7 +51,11 @@ CONTRASTS = (
         )
     ),
 )
-LABELS = (("an4-deepspeech2", "an4-deepspeech2-bpe"), ("demo-char", "demo"))  # characters, pieces
+LABELS = (  # characters, pieces
+    ("an4-deepspeech2", "an4-deepspeech2-bpe"),
+    ("mini-char", "mini-bpe"),
+    ("demo-char", "demo"),
+)
 # the same encoder, data and first weights: trained by CTC alone, and with a speller
 SPELLERS = (
     ("an4-conformer", "an4-las", "120 epochs, 78"),
@@ -135,22 +139,29 @@ def spellers() -> Iterator[str]:
 
 
 def labels() -> Iterator[str]:
-    """Characters against pieces of words (BPE)."""
-    found, entries, caveats = rows("decoders"), [], []
+    """Characters against pieces of words (BPE): means over seeds, and the difference over them."""
+    found, entries, caveats = rows("decoders", "ablations"), [], []
     for characters, pieces in LABELS:
         here = [row for row in found if row.name == characters]
-        for row in here:
-            pair = contrast([row], of(found, pieces, row.test_data, row.decoder))
+        for test_data, decoder in dict.fromkeys((row.test_data, row.decoder) for row in here):
+            both = (of(found, name, test_data, decoder) for name in (characters, pieces))
+            pair = contrast(*both)
             if pair is None:
                 continue
             entries.append(
                 {
-                    "on": row.test_data,
-                    "decoder": row.decoder,
-                    "#characters": _with_interval(pair.before[0]),
-                    "#pieces": _with_interval(pair.after[0]),
-                    "difference": pair.told,
-                    "hours of training": f"{row.train_hours:.2f}, {pair.after[0].train_hours:.2f}",
+                    "models": f"`{characters}`, `{pieces}`",
+                    "on": test_data,
+                    "decoder": decoder,
+                    "#seeds": len(pair.differences),
+                    "#characters": _with_interval(pair.before),
+                    "#pieces": _with_interval(pair.after),
+                    "difference (95 %)": pair.told,
+                    "verdict": pair.verdict,
+                    "hours of training": ", ".join(
+                        f"{mean(row.train_hours for row in side):.2f}"
+                        for side in (pair.before, pair.after)
+                    ),
                 }
             )
         if here and (others := of(found, pieces, here[0].test_data)):
@@ -160,15 +171,18 @@ def labels() -> Iterator[str]:
     yield table(entries)
     yield "Before these numbers are believed:"
     yield from caveats
-    yield (
-        "- The intervals are those of each row, by bootstrap over speakers. With one training "
-        "each, what a seed is worth is not in them."
-    )
+    if any(entry["#seeds"] == 1 for entry in entries):
+        yield (
+            "- With one seed, the interval beside a WER is that of its row, by bootstrap over speakers: "
+            "what a seed is worth is not in it."
+        )
 
 
-def _with_interval(row: Result) -> str:
-    low_high = "–".join(f"{x:.1f}" for x in row.wer_interval or ())
-    return f"{row.wer:.1f}" + (f" ({low_high})" if low_high else "")
+def _with_interval(rows: list[Result]) -> str:
+    """The mean; of a single row with its interval."""
+    if len(rows) > 1 or not rows[0].wer_interval:
+        return f"{wer_of(rows):.1f}"
+    return "{:.1f} ({:.1f}–{:.1f})".format(rows[0].wer, *rows[0].wer_interval)
 
 
 def _caveat(first: Result, second: Result) -> str:
