@@ -3,7 +3,16 @@
 from collections.abc import Iterator
 
 from asrlib.result import Result
-from report.story.evidence import command_words, contrast, of, results_table, rows, table, wer_of
+from report.story.evidence import (
+    command_words,
+    contrast,
+    mean,
+    of,
+    results_table,
+    rows,
+    table,
+    wer_of,
+)
 
 # (what was changed, the row before, the row after)
 STAGES = (  # the language model is the same before and after
