@@ -4,10 +4,7 @@ KenLM answers Python only. Its answers go into a hash table, where the search fi
 language model states are numbers there. Histories that the model cannot tell apart are one state.
 """
 
-import gzip
-import mmap
 from collections.abc import Iterator
-from itertools import takewhile
 from math import log
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,8 @@ from asrlib.decoding.prefix_layout import ANSWER, Table
 from asrlib.decoding.prefix_search import EMPTY, insert
 from asrlib.decoding.vocabulary import UNKNOWN, best_below, vocabulary_trie
 from asrlib.language_model import prepared
+from asrlib.language_model.arpa import open_arpa
+from asrlib.language_model.binary import is_binary, words_of
 
 LN_10 = log(10)  # KenLM's logarithms are decimal
 FORGET_AT = 2**18  # answers kept from one utterance to the next: some 50 MB
@@ -150,17 +149,9 @@ def open_model(path: str | Path) -> tuple[Any, list[str]]:
 
 def vocabulary_of(path: Path) -> Iterator[bytes]:
     """The words of a language model file, its marks among them."""
-    with path.open("rb") as file:
-        magic = file.read(16)
-    if magic.startswith(b"mmap lm"):  # KenLM's binaries end with their words
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            start = data.rfind(b"<unk>\0")
-            yield from data[start:].split(b"\0")[:-1] if start >= 0 else ()
+    if is_binary(path):
+        yield from words_of(path)
         return
-    with gzip.open(path) if magic.startswith(b"\x1f\x8b") else path.open("rb") as lines:
-        for line in lines:
-            if line.strip() == b"\\1-grams:":
-                break
-        for line in takewhile(lambda line: not line.startswith(b"\\"), lines):
-            if line.strip():
-                yield line.split()[1]
+    with open_arpa(path) as arpa:
+        for _, word, *_ in arpa.ngrams(1):
+            yield word

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_MAGIC = b"\x1f\x8b"
 _COUNT = re.compile(rb"ngram\s+(\d+)\s*=\s*(\d+)")
 
 
@@ -106,7 +106,7 @@ def open_arpa(path: Path) -> Iterator[Arpa]:
         ValueError: it has no ``\data\``, or a damaged head.
     """
     with path.open("rb") as file:
-        packed = file.read(2) == GZIP_MAGIC
+        packed = file.read(2) == _GZIP_MAGIC
     with io.BufferedReader(gzip.open(path), 2**16) if packed else path.open("rb") as file:
         yield Arpa(path, file)
 

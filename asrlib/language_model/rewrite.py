@@ -27,11 +27,11 @@ from tqdm import tqdm
 
 from asrlib.data.utterance import cache_dir
 from asrlib.language_model.arpa import Arpa, open_arpa, written
+from asrlib.language_model.binary import is_binary, words_of
 from asrlib.text import normalize, unspoken
 
 VERSION = 1  # of the rules above: part of what makes a copy up to date
 MARKS = {b"<s>", b"</s>", b"<unk>"}
-_BINARY_MAGIC = b"mmap lm"
 _OURS = re.compile(rb"[a-z]+(?:'[a-z]+)*")  # as it stands; others have to be looked at
 _BRACKETED = re.compile(r"<.*>|\[.*\]|\{.*\}|\(.*\)", re.DOTALL)
 
@@ -46,7 +46,7 @@ def prepared(path: Path | str) -> Path:
         OSError: the copy cannot be written.
     """
     path = Path(path)
-    if _is_binary(path):
+    if is_binary(path):
         _refuse_foreign_binary(path)
         return path
     if _is_ours(path):
@@ -67,7 +67,7 @@ def prepare(source: Path | str, out: Path | str) -> Path:
     source, out = Path(source), Path(out)
     if out.exists() and out.samefile(source):
         raise ValueError(f"{source} would be overwritten: name another file")
-    if _is_binary(source):
+    if is_binary(source):
         raise ValueError(f"{source} is a binary of KenLM, which cannot be changed: give the ARPA")
     stamp = b"# words as asrlib spells them, made from %s\n" % _state(source)
     if out.is_file() and _first_line(out) == stamp:
@@ -198,16 +198,9 @@ def _spelled(arpa: Arpa, word: bytes) -> bytes | None:
         raise arpa.error(f"{word!r} is not UTF-8") from None
 
 
-def _is_binary(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(_BINARY_MAGIC)) == _BINARY_MAGIC
-
-
 def _refuse_foreign_binary(path: Path) -> None:
     """A few foreign words do no harm, but a model of nothing else would be of no use."""
-    from asrlib.decoding.ngram import vocabulary_of  # imported here: it may import this module
-
-    words = [word for word in vocabulary_of(path) if word.lower() not in MARKS]
+    words = [word for word in words_of(path) if word.lower() not in MARKS]
     foreign = [word for word in words if not _OURS.fullmatch(word)]
     if 2 * len(foreign) > len(words):
         raise ValueError(
