@@ -17,7 +17,11 @@ BONUSES = (
         "asrlib/decoding/lm.py",
         ("an4-conformer-decoders.json",),
     ),
-    ("BPE instead of characters", "asrlib/text/bpe.py", ("an4-deepspeech2-bpe-decoders.json",)),
+    (
+        "BPE instead of characters",
+        "asrlib/text/bpe.py",
+        ("an4-deepspeech2-bpe-decoders.json", "ablation-labels.json"),
+    ),
     ("LAS: listener, speller, attention", "asrlib/model/las.py", ("an4-las.json", "mini-las.json")),
     (
         "Joint CTC and attention search",

@@ -110,19 +110,22 @@ def loading() -> Iterator[str]:
         if row["measured"] == "format"
     )
     yield (
-        "Batches beside lhotse's: the share of padding, and of pairs of utterances that are in "
-        "one batch again in the next epoch (less is more random):"
+        "Batches beside lhotse's, whose default are 10 buckets: the share of padding, of pairs of "
+        "utterances that are in one batch again in the next epoch (less is more random), and seconds for "
+        "an epoch:"
     )
     yield table(
         {
             "data": f"{row['utterances']:,} {row['data']}",
+            "measured": {"sampler": "choosing", "loading": "choosing and reading"}[row["measured"]],
             "system": row["system"] + (f", {row['buckets']} buckets" if row["buckets"] else ""),
             "#batches": row["batches"],
             "#padding %": f"{100 * row['padding']:.1f}",
             "#repeated %": f"{100 * row['repeated']:.1f}",
+            "#seconds": f"{row['seconds']:.3f}",
         }
         for row in found
-        if row["measured"] == "sampler"
+        if row["measured"] in ("sampler", "loading")
     )
 
 

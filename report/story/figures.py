@@ -97,7 +97,7 @@ def _logarithmic(axes: Axes) -> None:
 def decoders(systems: dict[str, dict[str, list[Result]]]) -> Picture:
     """WER of models {name: {decoder: rows}}: means as points; bars are intervals, or the range of seeds."""
     names = list(dict.fromkeys(name for found in systems.values() for name in found))
-    figure = new_figure(9, 0.75 + 0.62 * len(systems))
+    figure = new_figure(9, 0.75 + 0.62 * len(systems) + 0.12 * len(names))
     axes = figure.subplots()
     for place, decoder in enumerate(names):
         for height, found in enumerate(systems.values()):
@@ -123,7 +123,7 @@ def decoders(systems: dict[str, dict[str, list[Result]]]) -> Picture:
     axes.set(xlabel="WER (%)")
     axes.set_xlim(left=0)
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    figure.legend(loc="outside lower left", ncols=2, frameon=False)  # the names are long
     return saved(figure, "decoders", "Word error rates of every decoder on every model")
 
 
