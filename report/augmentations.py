@@ -7,12 +7,14 @@ python -m report.augmentations --out DIR [AUDIO] [KEY=VALUE…]
         'augmentations.waveform.background={_target_: asrlib.augmentations.NoiseFiles, data_dir: NOISES}'
 
 AUDIO is a recording of some seconds; without it a sentence is spoken by a voice of the demonstration
-corpus. Every augmentation is applied alone, with probability 1: NAME.png has the spectrogram before and
-after, NAME.flac what the waveform has become. Prints milliseconds of CPU per second of audio.
+corpus. The background, unless another is given, are more of these voices. Every augmentation is applied
+alone, with probability 1: NAME.png has the spectrogram before and after, NAME.flac what the waveform has
+become, and before.flac what it was. Prints milliseconds of CPU per second of audio.
 """
 
 import io
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -30,10 +32,12 @@ from asrlib.build import build_named
 from asrlib.configs import compose
 from asrlib.data import SAMPLE_RATE, read_audio
 from asrlib.data.demo import synthesise, voices
+from asrlib.data.demo_text import sentences
 from asrlib.files import write_atomically
 from asrlib.model import LogMel
 from asrlib.tracking.figures import FRAMES_PER_SECOND
 
+BACKGROUND = "augmentations.waveform.background"
 SENTENCE = "The old captain carried seven heavy boxes across the frozen river."
 DRAWS = 8  # of which the mean cost is told, and the greatest change shown
 DECIBELS = (-90.0, -10.0)  # of the colours of a waveform's mel bins
@@ -53,17 +57,26 @@ def spoken() -> np.ndarray:
     return synthesise(voices(0, "train")[0], SENTENCE).astype(np.float32) / 32768
 
 
+def babble(path: Path) -> None:
+    """Writes what four voices of the demonstration corpus say at once."""
+    said = [
+        synthesise(voice, text)
+        for voice, text in zip(voices(0, "train")[1:5], sentences(0, "train", 60), strict=False)
+    ]
+    longest = max(map(len, said))
+    soundfile.write(path, sum(np.resize(one, longest) / 2**18 for one in said), SAMPLE_RATE)
+
+
 def report(audio: np.ndarray, out: Path, *overrides: str) -> dict[str, float]:
     """Writes the files for ``audio`` float32 [S] to ``out``; {name: milliseconds per second}."""
     config = compose("train", "augmentations=robust", *overrides).augmentations
     seconds, costs = len(audio) / SAMPLE_RATE, {}
+    _write_sound(out / "before.flac", audio)
     for name, augmentation in build_named(config.waveform).items():
         augmentation.p = 1.0
         chain = WaveformAugmentations({name: augmentation}, seed=0)
         after, costs[name] = _drawn(partial(chain, audio, utterance_id="id"), audio, seconds)
-        file = io.BytesIO()
-        soundfile.write(file, np.clip(after, -1, 1), SAMPLE_RATE, format="FLAC")
-        write_atomically(out / f"{name}.flac", file.getvalue())
+        _write_sound(out / f"{name}.flac", after)
         write_atomically(out / f"{name}.png", _picture(name, map(_power, (audio, after)), DECIBELS))
     features, length = LogMel()(torch.from_numpy(audio)[None], torch.tensor([len(audio)]))
     for name, augmentation in build_named(config.spectrogram).items():
@@ -88,6 +101,12 @@ def _drawn(apply: Callable, before, seconds: float) -> tuple:
     made = [apply(epoch=epoch) for epoch in range(DRAWS)]
     cost = 1000 * (time.process_time() - start) / DRAWS / seconds
     return max(made, key=change), cost
+
+
+def _write_sound(path: Path, audio: np.ndarray) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, np.clip(audio, -1, 1), SAMPLE_RATE, format="FLAC")
+    write_atomically(path, file.getvalue())
 
 
 def _power(audio: np.ndarray) -> np.ndarray:
@@ -130,8 +149,13 @@ def main(arguments: list[str]) -> None:
     files = [argument for argument in rest if "=" not in argument]
     audio = read_audio(files[0]) if files else spoken()
     overrides = [argument for argument in rest if "=" in argument]
-    for name, cost in report(audio, out, *overrides).items():
-        print(f"{name:14} {cost:6.2f} ms/s")
+    with tempfile.TemporaryDirectory() as folder:
+        if not any(argument.lstrip("+").startswith(BACKGROUND) for argument in overrides):
+            babble(Path(folder) / "babble.wav")
+            target = f"_target_: asrlib.augmentations.NoiseFiles, data_dir: {folder}"
+            overrides.append(f"{BACKGROUND}={{{target}}}")
+        for name, cost in report(audio, out, *overrides).items():
+            print(f"{name:14} {cost:6.2f} ms/s")
 
 
 if __name__ == "__main__":

@@ -99,8 +99,14 @@ def page(text: str) -> str:
         title=html.escape(title),
         style=(REPORT / "page.css").read_text(encoding="utf-8"),
         contents="\n".join(contents),
-        body=reader.renderer.render(tokens, reader.options, {}),
+        body=_with_players(reader.renderer.render(tokens, reader.options, {})),
     )
+
+
+def _with_players(body: str) -> str:
+    """Links to sounds as players."""
+    player = r'\2 <audio controls preload="none" src="\1" aria-label="\2"></audio>'
+    return re.sub(r'<a href="([^"]+\.flac)">([^<]*)</a>,?', player, body)
 
 
 def _plain(inline: Token) -> str:

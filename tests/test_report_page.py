@@ -275,3 +275,9 @@ def test_facts_about_data_count_what_is_shared_with_train():
     assert (row["sentences_of_train"], row["speakers_of_train"], row["speakers"]) == (1, 1, 2)
     assert (row["words"], row["seconds"], row["files"]) == (2, 2.0, {"flac": 2})
     assert json.loads(committed("corpora.json"))
+
+
+def test_links_to_sounds_are_players(at_root):
+    page = build.page("# A\n\nTo hear: [before](x.flac), [speed](y.flac), [a table](z.md)\n")
+    assert re.findall(r'<audio controls preload="none" src="([^"]*)"', page) == ["x.flac", "y.flac"]
+    assert re.findall(r'<a href="([^#"]*)"', page) == ["z.md"]

@@ -32,6 +32,9 @@ def augmentations() -> Iterator[str | Picture]:
             doc = " ".join(inspect.getdoc(get_class(target)).split("\n\n")[0].split())
             yield f"**`{name}`** (`augmentations={first}`): {doc}"
             yield Picture(FIGURES / "augmentations" / f"{name}.png", f"Before and after {name}")
+            sounds = [FIGURES / "augmentations" / f"{which}.flac" for which in ("before", name)]
+            if all(path.exists() for path in sounds):
+                yield "To hear: " + ", ".join(link(path, path.stem) for path in sounds)
 
 
 def speed() -> Iterator[str]:
