@@ -61,8 +61,10 @@ CONTRASTS = (
     ),
 )
 LABELS = (  # characters, pieces
-    ("an4-deepspeech2", "an4-deepspeech2-bpe"),
+    ("an4-char", "an4-bpe"),
     ("mini-char", "mini-bpe"),
+    ("mini-long-char", "mini-long-bpe"),
+    ("an4-deepspeech2", "an4-deepspeech2-bpe"),
     ("demo-char", "demo"),
 )
 # the same encoder, data and first weights: trained by CTC alone, and with a speller
