@@ -1,5 +1,6 @@
 """Files and folders that are either complete or absent."""
 
+import hashlib
 import json
 import os
 import re
@@ -13,7 +14,10 @@ def write_atomically(path: Path | str, content: bytes | str) -> None:
     """Writes ``path`` under a temporary name beside it, then renames; makes missing folders."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    short = hashlib.blake2b(
+        os.fsencode(path.name), digest_size=6
+    ).hexdigest()  # a name may have 255 bytes
+    temporary = path.with_name(f".{short}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(temporary, path)
@@ -96,6 +100,13 @@ def speaker_of(id: str, pattern: str | None) -> str | None:
 
 
 def texts_by_id(folder: Path) -> dict[str, Path]:
-    """{ID: path} of every ``ID.txt`` in ``folder``, its ending in any case; none where it is no folder."""
+    """{ID: path} of every ``ID.txt`` in ``folder`` that is not hidden, its ending in any case; none where it
+    is no folder."""
     found = sorted(folder.iterdir()) if folder.is_dir() else []
-    return {path.stem: path for path in found if path.suffix.lower() == ".txt"}
+    texts = (path for path in found if path.suffix.lower() == ".txt")
+    return {path.stem: path for path in texts if not path.name.startswith(".")}
+
+
+def shown(path: Path | str) -> str:
+    """A path that can be printed and written, also where its name is no UTF-8."""
+    return os.fsencode(path).decode("utf-8", "replace")

@@ -135,19 +135,34 @@ def _is_set(node: ast.AST) -> bool:
     return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
 
 
-def take_over(previous: Path, out: Path) -> None:
+def take_over(previous: Path, out: Path, stages: set[str]) -> None:
     """Copies the stages of an earlier session that ``out`` does not have; ``previous`` may be read-only.
 
     Raises:
-        ProfileError: there is no such folder.
+        ProfileError: there is no such folder, or none of ``stages`` in it.
     """
     if not previous.is_dir():
         raise ProfileError(f"--previous {previous}: no such folder")
-    for folder in sorted(path for path in previous.iterdir() if path.is_dir()):
-        if not (out / folder.name).exists():
+    folders = sorted(path for path in previous.iterdir() if path.is_dir())
+    if not stages & {path.name for path in folders}:
+        raise ProfileError(
+            f"--previous {previous}: none of the stages {', '.join(sorted(stages))} is in it: name the "
+            "folder that was OUT"
+        )
+    for folder in folders:
+        there = (out / folder.name).exists()
+        print(f"{folder.name}: {'in OUT already, not ' if there else ''}taken over", flush=True)
+        if not there:
             with folder_written_atomically(out / folder.name) as copy:
-                # a read-only input's files are read-only, too; what is trained on must not be
-                shutil.copytree(folder, copy, dirs_exist_ok=True, copy_function=shutil.copyfile)
+                # a read-only input's files are read-only, too; what is trained on must not be. W&B leaves
+                # links that lead nowhere on another machine.
+                shutil.copytree(
+                    folder,
+                    copy,
+                    dirs_exist_ok=True,
+                    copy_function=shutil.copyfile,
+                    ignore_dangling_symlinks=True,
+                )
 
 
 def make_links(links: DictConfig) -> None:
@@ -239,7 +254,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         profile = load_profile(options.profile, out, options.changes)
         if options.previous is not None:
-            take_over(options.previous, out)
+            take_over(options.previous, out, {name_of(stage) for stage in profile.stages})
         make_links(profile.get("links") or OmegaConf.create())
         for stage in profile.stages:
             left = None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 import soundfile
@@ -123,6 +124,32 @@ def test_what_is_no_audio_is_named_and_what_is_hidden_ignored(custom_dir):
     index = custom_dir_index(custom_dir)
     assert len(index.utterances) == 4
     assert [os.path.basename(path) for path in index.skipped] == ["README.md", "b.wav"]
+
+
+def test_a_folder_of_recordings_among_the_recordings_is_named(custom_dir):
+    (custom_dir / "audio" / "more").mkdir()
+    shutil.move(custom_dir / "audio" / "a1-ann-b.wav", custom_dir / "audio" / "more")
+    reasons = custom_dir_index(custom_dir).skipped
+    assert "belong into audio itself" in reasons[str(custom_dir / "audio" / "more")]
+    assert "no such recording" in reasons["a1-ann-b"]
+
+
+def test_a_name_that_is_not_utf_8_is_named_and_the_others_are_read(custom_dir):
+    path = custom_dir / "audio" / "a1-ann-b.wav"
+    os.rename(path, os.fsencode(path.parent) + b"/caf\xe9.wav")
+    for _ in range(2):  # the second time from the cache
+        index = custom_dir_index(custom_dir)
+        assert len(index.utterances) == 3
+        assert any(
+            "caf\ufffd.wav: its name is not UTF-8" in reason for reason in index.skipped.values()
+        )
+    json.dumps(index.skipped, ensure_ascii=False).encode()
+
+
+def test_hidden_texts_are_nobodys(custom_dir):
+    (custom_dir / "transcriptions" / "._a1-ann-b.txt").write_bytes(b"\0Mac OS X attributes")
+    index = custom_dir_index(custom_dir)
+    assert len(index.utterances) == 4 and not index.skipped
 
 
 def test_a_custom_folder_without_audio_says_what_it_looked_for(tmp_path):

@@ -17,6 +17,7 @@ from asrlib.data import SAMPLE_RATE, AudioError, read_audio
 from asrlib.data.audio import stream_audio
 from asrlib.decoding import LongForm
 from asrlib.decoding.longform import OVERLAP_SECONDS, WINDOW_SECONDS, windows
+from asrlib.files import write_atomically
 from asrlib.metrics import score_texts
 from asrlib.randomness import generator
 from asrlib.text import CTCTextEncoder
@@ -107,6 +108,8 @@ def make_messy(folder: Path) -> tuple[dict[str, str], set[str]]:
     broken = speech.copy()
     broken[1000:1010] = np.nan
     soundfile.write(audio / "nan.wav", broken, SAMPLE_RATE, subtype="FLOAT")
+    broken[1000:1010] = 1e30
+    soundfile.write(audio / "absurd.wav", broken, SAMPLE_RATE, subtype="FLOAT")
     (audio / ".DS_Store").write_bytes(b"hidden files are nobody's recordings")
     unreadable = {
         "twice.wav",
@@ -115,6 +118,7 @@ def make_messy(folder: Path) -> tuple[dict[str, str], set[str]]:
         "dangling.wav",
         "header_only.flac",
         "nan.wav",
+        "absurd.wav",
     }
     return readable, unreadable
 
@@ -152,6 +156,28 @@ def test_the_status_of_inference_tells_whether_all_was_read(trained, tmp_path):
     assert bad.returncode == 1
     assert "bad.wav" in bad.stderr
     assert len(texts(tmp_path / "out")) == 1
+    lenient = [*command, "inferencer.strict=false"]
+    named = subprocess.run(lenient, cwd=ROOT, capture_output=True, text=True)
+    assert (named.returncode, "bad.wav" in named.stderr) == (0, True)
+
+
+def test_texts_are_there_before_all_is_decoded(trained, tmp_path, monkeypatch):
+    write_custom_dir(tmp_path / "data", count=3, seed="three")
+
+    def full(*_):
+        raise OSError("no room for the table")
+
+    monkeypatch.setattr("asrlib.training.inferencer.write_jsonl", full)
+    table = f"inferencer.table_path={tmp_path / 'table.jsonl'}"
+    with pytest.raises(OSError, match="no room"):
+        infer(trained, tmp_path / "data", tmp_path / "out", table)
+    assert len(texts(tmp_path / "out")) == 3
+
+
+def test_a_name_as_long_as_a_file_system_allows_gets_its_text(tmp_path):
+    longest = tmp_path / f"{'n' * 251}.txt"
+    write_atomically(longest, "text")
+    assert longest.read_text() == "text" and [*tmp_path.iterdir()] == [longest]
 
 
 def test_nothing_readable_at_all_is_an_error_that_names_the_files(trained, tmp_path):

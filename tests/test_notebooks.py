@@ -143,6 +143,46 @@ def test_stages_go_on_after_a_stop_and_finished_ones_are_not_repeated(counting, 
     assert "other parameters (value)" in capsys.readouterr().err
 
 
+def test_a_wrong_previous_is_refused_before_anything_is_trained(counting, tmp_path, capsys):
+    profile, runs = counting
+    (tmp_path / "earlier" / "stages" / "a").mkdir(parents=True)
+    for wrong in ("earlier", "nowhere"):
+        again = [str(profile), str(tmp_path / "out"), "--previous", str(tmp_path / wrong)]
+        assert run_stages.main(again) == 1
+        assert "--previous" in capsys.readouterr().err
+    assert not runs.exists() and not (tmp_path / "out").exists()
+
+
+def test_links_that_lead_nowhere_are_not_taken_over(tmp_path, capsys):
+    earlier, out = tmp_path / "earlier", tmp_path / "out"
+    (earlier / "a" / "wandb").mkdir(parents=True)
+    (earlier / "a" / "weights").write_text("w")
+    (earlier / "a" / "wandb" / "debug.log").symlink_to(tmp_path / "gone")
+    run_stages.take_over(earlier, out, {"a"})
+    assert [path.name for path in out.rglob("*") if not path.is_dir()] == ["weights"]
+    run_stages.take_over(earlier, out, {"a"})
+    assert capsys.readouterr().out.splitlines() == [
+        "a: taken over",
+        "a: in OUT already, not taken over",
+    ]
+
+
+def test_an_input_is_found_wherever_kaggle_mounts_it(tmp_path):
+    def find(**options):
+        return notebook.find_input("previous", "*/executed-1.ipynb", inputs=tmp_path, **options)
+
+    with pytest.raises(FileNotFoundError, match="previous: no folder"):
+        find()
+    assert find(needed=False) is None
+    first = tmp_path / "notebooks" / "me" / "asrlib" / "stages"
+    (first / "stage-one").mkdir(parents=True)
+    (first / "stage-one" / "executed-1.ipynb").touch()
+    assert find() == str(first)
+    shutil.copytree(first, tmp_path / "notebooks" / "me" / "other" / "stages")
+    with pytest.raises(ValueError, match=r"which of .*asrlib/stages, .*other/stages"):
+        find()
+
+
 def test_without_time_nothing_is_started_and_the_notebook_stops():
     notebook.begin(hours=0)
     with pytest.raises(notebook.Stopped):

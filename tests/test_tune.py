@@ -305,6 +305,14 @@ def test_data_called_test_are_refused(corpus, run_dir, tmp_path, overrides):
     assert hear.calls == 0
 
 
+def test_a_corpus_of_all_parts_may_be_called_by_all_of_them(corpus, run_dir, tmp_path):
+    shutil.copytree(corpus, tmp_path / "corpus-train-dev-test" / "corpus")
+    (tmp_path / "data").symlink_to(tmp_path / "corpus-train-dev-test" / "corpus")
+    assert run_tuning(
+        corpus, run_dir, f"datasets.root={tmp_path / 'data'}", "tune.alphas=[0.4]"
+    ).best
+
+
 def test_weights_that_no_search_can_use_are_refused(corpus, run_dir):
     with pytest.raises(ValueError, match=r"alpha -0\.5"):
         tune(configure_tuning(corpus, run_dir, "tune.alphas=[-0.5,0.5]"))

@@ -19,6 +19,7 @@ import soxr
 
 SAMPLE_RATE = 16_000  # hertz; every model, feature and length in asrlib assumes it
 AUDIO_SUFFIXES = frozenset({".flac", ".wav", ".mp3", ".ogg", ".oga", ".opus"})
+LOUDEST = 2.0**31  # of a sample: integers of 32 bits that were never scaled
 MIN_RATE, MAX_RATE = 4_000, 384_000  # a header that claims more or less than this is not believed
 _IN_SHARD = re.compile(r"(.+\.(i16|flac))#(\d+):(\d+):([0-9a-f]{8})")  # file#byte:bytes:crc32
 _PIECE = 10  # seconds read at a time
@@ -114,6 +115,8 @@ def _mono(samples: np.ndarray) -> np.ndarray:
         samples = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     if not np.isfinite(samples).all():
         raise AudioError(f"{np.count_nonzero(~np.isfinite(samples))} samples are NaN or infinite")
+    if samples.size and (loudest := np.abs(samples).max()) > LOUDEST:
+        raise AudioError(f"samples up to {loudest:.1e}, where full scale is 1: damaged")
     return samples
 
 

@@ -8,13 +8,18 @@ recording; one that libsndfile cannot read is left out by name.
 from pathlib import Path
 
 from asrlib.data.utterance import Index, cached_index
-from asrlib.files import speaker_of, texts_by_id
+from asrlib.files import shown, speaker_of, texts_by_id
 
 
 def _scan(data_dir: Path, speaker_pattern: str | None) -> Index:
     index, transcripts = Index(), texts_by_id(data_dir / "transcriptions")
     for path in sorted((data_dir / "audio").iterdir()):
-        if path.is_dir() or path.name.startswith("."):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            if any(inside.is_file() for inside in path.rglob("*")):
+                name = shown(path)
+                index.skipped[name] = f"{name}: a folder: recordings belong into audio itself"
             continue
         transcript = transcripts.get(path.stem)
         text = transcript and transcript.read_text("utf-8", "replace").strip()

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from asrlib.data.audio import AudioError, audio_info
-from asrlib.files import read_jsonl, write_jsonl
+from asrlib.files import read_jsonl, shown, write_jsonl
 
-INDEX_VERSION = 3
+INDEX_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,13 @@ class Index:
         """Adds a file, or notes by name why it cannot be used; of two with one id, the first usable one
         counts."""
         if (first := self._path_of.get(id, path)) != path:
-            self.skipped[str(path)] = f"{path}: has the same id as another ({first.name})"
+            self.skipped[shown(path)] = (
+                f"{shown(path)}: has the same id as another ({shown(first.name)})"
+            )
+            return
+        if (name := shown(path)) != str(path):
+            self.skipped[name] = f"{name}: its name is not UTF-8: rename it"
+            self._unusable.add(id)
             return
         try:
             duration = audio_info(path).duration
@@ -59,7 +65,8 @@ class Index:
 
     def note_missing_audio(self, id: str, transcript: Path) -> None:
         """Notes a text whose recording is not there."""
-        self.skipped[id] = f"{id}: there is no such recording (its text is in {transcript})"
+        id = shown(id)
+        self.skipped[id] = f"{id}: there is no such recording (its text is in {shown(transcript)})"
 
     def has(self, id: str) -> bool:
         """Whether there is a file of that id, usable or not."""

@@ -28,7 +28,10 @@ def dev_part(datasets: DictConfig, part: str) -> SpeechDataset:
     _refuse_test(part, *(text for _, text in texts_in(datasets[part])))
     dataset = build(datasets[part], max_item_seconds=WINDOW_SECONDS)
     for folder in {os.path.dirname(u.path) for u in dataset.utterances}:
-        _refuse_test(folder, os.path.realpath(folder))
+        # what names a part (dev-clean/SPEAKER/CHAPTER), not what a corpus of all parts is called
+        _refuse_test(
+            *(os.path.join(*Path(p).parts[-3:]) for p in (folder, os.path.realpath(folder)))
+        )
     return dataset
 
 

@@ -1,6 +1,7 @@
 """What the notebooks call: the commands of the README, and their results to look at."""
 
 from asrlib.notebook.commands import Stopped, begin, hours_left, infer, run, train, tune, writer
+from asrlib.notebook.inputs import find_input
 from asrlib.notebook.shows import (
     show_choices,
     show_comparison,
@@ -20,6 +21,7 @@ from asrlib.notebook.shows import (
 __all__ = [
     "Stopped",
     "begin",
+    "find_input",
     "hours_left",
     "infer",
     "run",

@@ -70,6 +70,7 @@ def evaluate(
     description: str = "evaluating",
     world: World = ALONE,
     stop: Callable[[], object] = lambda: False,
+    keep: Callable[[Utterance, Hypothesis], object] = lambda utterance, hypothesis: None,
 ) -> Evaluation:
     """Decodes all of ``loader``; texts that are known are scored, and their loss is measured.
 
@@ -78,6 +79,7 @@ def evaluate(
     Args:
         world: processes of which each has a share of the batches; all return what all of them found.
         stop: asked after each batch; once it is true, the rest is left out.
+        keep: called with each hypothesis as soon as it is there.
     """
     evaluation = Evaluation()
     total, parts, count = 0.0, Counter(), 0
@@ -94,12 +96,14 @@ def evaluate(
                 evaluation.skipped.append(SkippedItem(item.utterance, str(error)))
             else:
                 evaluation.add(item.utterance, hypothesis)
+                keep(item.utterance, hypothesis)
         if "audio" not in batch:
             continue
         labels = {} if criterion is None else {"labels": batch}
         batch |= model(batch["audio"].to(model.device), batch["audio_length"], **labels)
         for utterance, hypothesis in zip(batch["utterance"], decode(decoder, batch), strict=True):
             evaluation.add(utterance, hypothesis)
+            keep(utterance, hypothesis)
         if criterion is not None and "text_encoded" in batch:
             loss = criterion(batch)
             total, count = total + loss.total.item(), count + loss.count

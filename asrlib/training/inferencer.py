@@ -6,7 +6,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from asrlib.build import build, device_name
 from asrlib.checkpoint import find_checkpoint
+from asrlib.data import Utterance
 from asrlib.data.loader import make_loader
+from asrlib.decoding import Hypothesis
 from asrlib.decoding.longform import WINDOW_SECONDS
 from asrlib.decoding.tuned import chosen_decoder
 from asrlib.files import write_atomically, write_jsonl
@@ -34,7 +36,7 @@ class Inferencer:
         self.dataset = build(config.datasets[self.options.part], max_item_seconds=WINDOW_SECONDS)
 
     def run(self) -> Evaluation:
-        """Decodes, writes ``save_path/ID.txt`` for every utterance, and the result where asked for.
+        """Decodes, writes ``save_path/ID.txt`` of each utterance at once, and the result where asked for.
 
         What could not be read, here or when the folder was indexed, is in ``skipped``.
         """
@@ -46,16 +48,19 @@ class Inferencer:
             recognizer.decoder,
             recognizer.text_encoder,
             description="inference",
+            keep=self._save,
         )
         self._show(evaluation)
-        if options.save_path is not None:
-            for id, hypothesis in evaluation.hypotheses.items():
-                write_atomically(Path(options.save_path) / f"{id}.txt", hypothesis.text + "\n")
         if options.table_path is not None:
             write_jsonl(Path(options.table_path), evaluation.rows())
         if options.result_path is not None:
             add_result(options.result_path, self.result(evaluation))
         return evaluation
+
+    def _save(self, utterance: Utterance, hypothesis: Hypothesis) -> None:
+        if self.options.save_path is not None:
+            path = Path(self.options.save_path) / f"{utterance.id}.txt"
+            write_atomically(path, hypothesis.text + "\n")
 
     def left_out(self, evaluation: Evaluation) -> list[str]:
         """Why each file that has no text has none."""

@@ -91,7 +91,7 @@ def limits() -> Iterator[str]:
     if not any(part in row.test_data for row in found for part in ("test-clean", "test-other")):
         yield (
             "- Nothing was tested on LibriSpeech's test-clean or test-other, which decide the "
-            "assignment's points."
+            "points of the course that the task comes from."
         )
     if all(row.device == "cpu" for row in found):
         yield "- Every row is of a CPU."

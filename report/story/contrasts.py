@@ -18,11 +18,15 @@ from report.story.evidence import (
 STAGES = (  # the language model is the same before and after
     ("stage two: all speech and noise, after mini-LibriSpeech", "mini-librispeech", "stage-two"),
     (
-        "the same for two epochs, after seven of a larger model",
+        "stage two for two epochs, after seven of a larger model",
         "mini-seven",
         "mini-seven-stage-two",
     ),
-    ("the same without masks, and with less dropout", "mini-seven", "mini-seven-waveform"),
+    (
+        "the same stage two without masks, and with less dropout",
+        "mini-seven",
+        "mini-seven-waveform",
+    ),
 )
 CONTRASTS = (
     (
@@ -38,11 +42,27 @@ CONTRASTS = (
         "an4-conformer-cr",
     ),
     ("the same, last step", "an4-conformer-last", "an4-conformer-cr-last"),
-    ("begun with the weights of stage-two, not from nothing", "an4-conformer", "an4-shipped"),
+    (
+        "begun with the weights of stage-two, for an eighth of the epochs, not from nothing",
+        "an4-conformer",
+        "an4-shipped",
+    ),
     *STAGES,
-    ("16 epochs more of five hours, with a new warm-up and cosine", "mini-seven", "mini-long"),
-    ("eleven epochs more, with a new warm-up and cosine", "flagship-ctc", "flagship-longer"),
-    ("eight more, with half as much speech a step", "flagship-longer", "flagship-longest"),
+    (
+        "16 epochs more of five hours: more augmentation, larger batches, a new warm-up and cosine",
+        "mini-seven",
+        "mini-long",
+    ),
+    (
+        "eleven epochs more: half as much speech a step, a new warm-up and cosine",
+        "flagship-ctc",
+        "flagship-longer",
+    ),
+    (
+        "some epochs more, with half as much speech a step again",
+        "flagship-longer",
+        "flagship-longest",
+    ),
     *(
         (
             f"augmentation of {what}, not none; {start}",

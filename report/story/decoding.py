@@ -86,8 +86,8 @@ def _limits(found: list[Result]) -> Iterator[str]:
             f"- `{narrow.name}` on {narrow.test_data}: with wider limits ({limits}) the WER of beam search "
             f"with a language model is {wide[0].wer:.2f} % instead of {narrow.wer:.2f}, and "
             f"{shipped[0].wer:.2f} where the labels' prior is divided out as well: what a recogniser of "
-            "little speech is not sure of must be tried, and it says frequent letters too often. All "
-            "weights are cross-tuned."
+            "little speech is not sure of must be tried, and it says frequent letters too often. "
+            "Within their grids, weights are cross-tuned."
         )
 
 
@@ -222,7 +222,8 @@ def attention() -> Iterator[str | Picture]:
         yield (
             "`python -m report.attention`: the true labels are given. A step is in order if it looks, "
             "most of all, at no earlier frame than the last; an utterance is, if 95 % of its steps "
-            "are. CTC's time of a label is that of its best path; without CTC in the loss there is none."
+            "are. To look at one frame all the time is in order, too: hence the pictures. CTC's time of a "
+            "label is that of its best path; without CTC in the loss there is none."
         )
         yield table(
             {
