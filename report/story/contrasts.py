@@ -53,6 +53,7 @@ CONTRASTS = (
         "mini-seven",
         "mini-long",
     ),
+    ("three epochs more, without augmentation", "mini-long", "mini-long-char"),
     (
         "eleven epochs more: half as much speech a step, a new warm-up and cosine",
         "flagship-ctc",
@@ -171,7 +172,7 @@ def spellers() -> Iterator[str]:
 
 def labels() -> Iterator[str]:
     """Characters against pieces of words (BPE): means over seeds, and the difference over them."""
-    found, entries, caveats = rows("decoders", "ablations"), [], []
+    found, entries, caveats = rows("models", "decoders", "ablations"), [], []
     for characters, pieces in LABELS:
         here = [row for row in found if row.name == characters]
         for test_data, decoder in dict.fromkeys((row.test_data, row.decoder) for row in here):
