@@ -14,9 +14,8 @@ def write_atomically(path: Path | str, content: bytes | str) -> None:
     """Writes ``path`` under a temporary name beside it, then renames; makes missing folders."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    short = hashlib.blake2b(
-        os.fsencode(path.name), digest_size=6
-    ).hexdigest()  # a name may have 255 bytes
+    # not of the name itself, which may have all the 255 bytes that a name can have
+    short = hashlib.blake2b(os.fsencode(path.name), digest_size=6).hexdigest()
     temporary = path.with_name(f".{short}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
