@@ -80,6 +80,7 @@ def tiny_overrides(root: Path, run_dir: Path) -> list[str]:
         "trainer.batch_seconds=4",
         "trainer.epochs=2",
         "trainer.num_workers=0",
+        "trainer.precision=fp32",  # a busy machine could choose another for the second of two runs
         "trainer.log_every=1",
         "trainer.log_samples=3",
     ]

@@ -87,7 +87,9 @@ def test_a_run_goes_on_in_the_precision_in_which_it_began(corpus, tmp_path, monk
     train(compose("train", *tiny_overrides(corpus, tmp_path), "trainer.precision=fp16"))
     monkeypatch.setattr(precision, "multiplication_seconds", lambda *_: 1.0)
     assert choose_precision("auto", CPU) == "fp32"
-    again = build_trainer(compose("train", *tiny_overrides(corpus, tmp_path)))
+    again = build_trainer(
+        compose("train", *tiny_overrides(corpus, tmp_path), "trainer.precision=auto")
+    )
     assert again.train().precision == "fp16"
     state = checkpoint.read_state(checkpoint.find_latest(tmp_path / "checkpoints"))
     assert again.precision.scaler.state_dict() == state["loss_scale"]
