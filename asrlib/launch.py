@@ -6,6 +6,7 @@ It is torchrun's own launcher. torchrun ends with 1 whatever its processes end w
 status, so 75 still says that the training stopped early and goes on by the same command.
 """
 
+import os
 import sys
 import uuid
 
@@ -22,6 +23,8 @@ def launch(processes: int, *arguments: str) -> int:
     The first process that fails ends the others, and its status counts. SIGTERM is passed on to all;
     a training then saves, within the half minute that the launcher gives it.
     """
+    if processes > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun's command does
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

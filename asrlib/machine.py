@@ -17,7 +17,7 @@ import torch
 from omegaconf import DictConfig
 
 from asrlib.build import build
-from asrlib.decoding.worker_pool import usable_cores
+from asrlib.cores import usable_cores
 from asrlib.model.table import LABELS, USED, cost
 from asrlib.precision import choose_precision
 
@@ -73,7 +73,8 @@ class Machine:
         labels = config.text_encoder.get("vocabulary_size", LABELS)
         make = partial(build, config.model, n_mels=config.features.n_mels, vocabulary_size=labels)
         memory = USED * min(gpu.memory for gpu in self.usable)
-        return int(float(f"{cost(make, memory).batch_seconds:.2g}"))
+        views = 2 if config.loss.get("consistency") else 1  # of each utterance in a batch
+        return int(float(f"{cost(make, memory).batch_seconds / views:.2g}"))
 
     def rows(self) -> list[tuple[str, str]]:
         """What there is, as a table of two columns."""

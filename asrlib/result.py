@@ -87,7 +87,7 @@ def result_of(
     config, state = OmegaConf.load(checkpoint / "config.yaml"), read_state(checkpoint)
     commands = [
         *state.get("earlier", []),
-        _training(state, config.trainer.accumulate),
+        training_command(state, config.trainer.accumulate),
         facts["command"],
     ]
     facts["command"] = " && ".join(commands)
@@ -108,8 +108,9 @@ def result_of(
     )
 
 
-def _training(state: dict, accumulate: int) -> str:
-    """Its command, under torchrun if several processes made a step, each of which knows its own arguments."""
+def training_command(state: dict, accumulate: int) -> str:
+    """That of a checkpoint's ``state``; under torchrun if several processes made a step, each of which knows
+    its own arguments."""
     batches = re.match(r"\d+", state.get("facts", {}).get("trainer.accumulate", "1"))
     processes = int(batches[0]) // accumulate
     if processes < 2:

@@ -163,6 +163,9 @@ def take_over(previous: Path, out: Path, stages: set[str]) -> None:
                     copy_function=shutil.copyfile,
                     ignore_dangling_symlinks=True,
                 )
+                for path in (copy, *copy.rglob("*")):
+                    if path.is_dir():
+                        path.chmod(0o755)
 
 
 def make_links(links: DictConfig) -> None:

@@ -1,5 +1,7 @@
 """Any file that libsndfile reads becomes mono float32 at 16 kHz; any other is refused by name."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
@@ -185,6 +187,21 @@ def test_unsigned_integers_are_refused():
 def test_samples_in_memory_that_hold_nothing_are_an_error(samples, rate):
     with pytest.raises(AudioError, match="no samples"):
         to_mono_16k(np.full((samples, 2), 0.5), rate)
+
+
+def test_samples_that_lie_the_other_way_round_are_refused():
+    with pytest.raises(AudioError, match="transpose"):
+        to_mono_16k(np.full((2, 800), 0.5), 16_000)
+
+
+def test_a_file_that_the_disk_does_not_give_is_named(tmp_path, monkeypatch):
+    def stat(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    soundfile.write(tmp_path / "locked.wav", tone(440, 0.5), 16_000)
+    monkeypatch.setattr(Path, "stat", stat)
+    with pytest.raises(AudioError, match=r"locked\.wav: not readable.*denied"):
+        audio_info(tmp_path / "locked.wav")
 
 
 @pytest.mark.parametrize("spoil", [_missing, _empty, _text, _no_samples, _truncated_header])

@@ -287,6 +287,42 @@ def test_a_part_named_twice_is_refused(librispeech_dir):
         librispeech_index(librispeech_dir, ["train", "train"])
 
 
+def test_an_utterance_of_two_parts_is_read_once_and_named(librispeech_dir):
+    """As those of train-clean-5 are in train-clean-100, too."""
+    shutil.copytree(librispeech_dir / "train" / "11", librispeech_dir / "dev" / "11")
+    index = librispeech_index(librispeech_dir, ["train", "dev"])
+    assert len(index.utterances) == len({u.id for u in index.utterances}) == 8
+    again = librispeech_dir / "dev" / "11" / "7" / "11-7-0000.flac"
+    assert len(index.skipped) == 3
+    assert "same id" in index.skipped[str(again)] and "train" in index.skipped[str(again)]
+
+
+def test_transcripts_end_at_line_ends_alone_and_what_is_not_utf_8_is_left_out(librispeech_dir):
+    chapter = librispeech_dir / "train" / "11" / "7"
+    content = "11-7-0000 HE SAID\u2028YES\n11-7-0001 ".encode() + b"DON\x92T\n11-7-0002 CAF\xe9\n"
+    (chapter / "11-7.trans.txt").write_bytes(content)
+    soundfile.write(os.fsencode(chapter) + b"/caf\xe9.wav", tone(440, 0.5), 16_000)
+    index = librispeech_index(librispeech_dir, ["train"])  # and its names can be written
+    assert index.utterances[0].text == "HE SAID\u2028YES"
+    assert sorted(index.skipped) == [str(chapter / "caf\ufffd.wav")]
+    train = LibriSpeechDataset(librispeech_dir, ["train"], training=True)
+    assert [u.id for u in train.utterances][:2] == ["11-7-0000", "12-7-0003"]
+    assert train.utterances[0].text == "he said yes"
+
+
+@pytest.mark.parametrize("content", ["", "{not json", None])
+def test_a_cache_that_cannot_be_read_is_made_anew(custom_dir, tmp_path, monkeypatch, content):
+    monkeypatch.setenv("ASRLIB_CACHE", str(tmp_path / "cache"))
+    before = custom_dir_index(custom_dir)
+    (cached,) = (tmp_path / "cache" / "index").iterdir()
+    if content is None:
+        cached.unlink()
+        cached.mkdir()
+    else:
+        cached.write_text(content)
+    assert custom_dir_index(custom_dir) == before
+
+
 def test_a_text_without_its_recording_is_named(custom_dir):
     (custom_dir / "transcriptions" / "lost.txt").write_text("where is it")
     assert "no such recording" in custom_dir_index(custom_dir).skipped["lost"]

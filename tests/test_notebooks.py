@@ -16,6 +16,7 @@ import pytest
 
 from asrlib import notebook
 from asrlib.configs import compose
+from asrlib.download import dataset
 from asrlib.download.dataset import fetch_dataset
 from asrlib.download.errors import DownloadError
 from asrlib.launch import launch
@@ -167,6 +168,15 @@ def test_links_that_lead_nowhere_are_not_taken_over(tmp_path, capsys):
     ]
 
 
+def test_what_was_read_only_can_be_trained_on(tmp_path):
+    (tmp_path / "earlier" / "a" / "logs").mkdir(parents=True)
+    for folder in (tmp_path / "earlier" / "a" / "logs", tmp_path / "earlier" / "a"):
+        folder.chmod(0o555)
+    run_stages.take_over(tmp_path / "earlier", tmp_path / "out", {"a"})
+    for folder in (tmp_path / "out" / "a", tmp_path / "out" / "a" / "logs"):
+        assert folder.stat().st_mode & 0o200
+
+
 def test_an_input_is_found_wherever_kaggle_mounts_it(tmp_path):
     def find(**options):
         return notebook.find_input("previous", "*/executed-1.ipynb", inputs=tmp_path, **options)
@@ -201,6 +211,37 @@ def test_a_command_that_does_not_know_the_time_is_stopped_when_it_is_up():
     notebook.begin(hours=1 / 3600)
     with pytest.raises(notebook.Stopped):
         notebook.run("-c", "import signal; signal.pause()")
+
+
+def test_a_tuning_that_is_stopped_leaves_no_process_that_holds_its_output(tmp_path):
+    """Those that were spawned would wait for points, and whoever reads their output for its end."""
+    program = tmp_path / "program.py"
+    program.write_text(TUNING)
+    process = subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "scoring\n"
+    process.terminate()
+    assert process.communicate(timeout=60)[0] == ""
+    assert process.returncode == 130
+
+
+# what asrlib.decoding.tune does as a program, with a scorer that takes for ever
+TUNING = """
+import runpy, sys, time
+from asrlib.decoding import grid, tune
+from asrlib.decoding.grid import Point
+
+def forever(point):
+    time.sleep(600)
+
+def main():
+    with grid.scoring(forever, processes=2) as score:
+        points = score([Point(0.0, 0.0, 1)] * 2)
+        print("scoring", flush=True)
+        list(points)
+
+if __name__ == "__main__":
+    tune.as_program(main)
+"""
 
 
 def test_a_training_gets_the_time_that_is_left_unless_it_is_told_to_take_less(
@@ -332,6 +373,53 @@ def test_another_link_is_another_dataset_and_no_name_in_it_is_lost(tmp_path):
         fetch_dataset(str(tmp_path / "one.zip"), tmp_path / "other")
     with pytest.raises(DownloadError, match="no link"):
         fetch_dataset("", tmp_path / "third")
+
+
+def test_of_several_folders_with_audio_none_is_taken_by_chance(tmp_path):
+    for part in ("train", "test"):
+        write_custom_dir(tmp_path / "an4" / part, 1, "x")
+    archive = shutil.make_archive(str(tmp_path / "an4"), "zip", tmp_path / "an4")
+    for link in (archive, str(tmp_path / "an4")):
+        with pytest.raises(DownloadError, match="which of test, train"):
+            fetch_dataset(link, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_was_fetched_stays_where_unpacking_is_stopped(tmp_path, monkeypatch):
+    write_custom_dir(tmp_path / "x", 1, "x")
+    archive = Path(shutil.make_archive(str(tmp_path / "made"), "gztar", tmp_path / "x"))
+
+    def fetch(link, part):
+        shutil.copy(archive, part)
+        return part
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dataset, "_fetch", fetch)
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset, "_unpack", stop)
+        with pytest.raises(KeyboardInterrupt):
+            fetch_dataset("https://x/data.tar.gz", tmp_path / "out")
+    assert len(list(tmp_path.glob("out-*.part"))) == 1
+    assert (fetch_dataset("https://x/data.tar.gz", tmp_path / "out") / "audio").is_dir()
+    assert not list(tmp_path.glob("out-*.part"))
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://drive.google.com/file/d/1a-B_c/view?usp=sharing",
+        "https://drive.google.com/open?id=1a-B_c",
+        "https://drive.google.com/u/0/uc?export=download&id=1a-B_c",
+        "https://drive.usercontent.google.com/download?id=1a-B_c&export=download",
+    ],
+)
+def test_links_of_google_drive_are_known(link, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(dataset, "download_gdrive", lambda id, *_: asked.append(id))
+    dataset._fetch(link, tmp_path / "part")
+    assert asked == ["1a-B_c"]
 
 
 def test_points_stand_in_their_own_columns(tmp_path, monkeypatch):

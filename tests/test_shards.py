@@ -147,7 +147,8 @@ def test_an_interrupted_preparation_goes_on_with_what_is_missing(source, tmp_pat
 def test_other_data_do_not_go_on_in_a_folder(source, librispeech_dir, tmp_path, monkeypatch):
     other = LibriSpeechDataset(librispeech_dir, ["dev"])
     interrupted(monkeypatch, source, tmp_path / "out", after=5)
-    write_shards(other, tmp_path / "out", megabytes=SMALL)
+    write_shards(other, tmp_path / "out", "flac", megabytes=SMALL)
+    assert not list((tmp_path / "out").glob("*.i16")), "what was given up stays for ever"
     found = ShardDataset(tmp_path / "out")
     assert [u.id for u in found.utterances] == [u.id for u in other.utterances]
     assert found[0, 1].audio.any()

@@ -192,6 +192,34 @@ def test_an_epoch_that_has_nothing_to_learn_is_an_error_that_names_why(tmp_path,
     assert capsys.readouterr().out.count("more labels than frames") == 3
 
 
+def test_steps_before_one_that_is_left_out_are_logged(corpus, tmp_path, monkeypatch):
+    def take_all_but_the_last(trainer, batches):
+        last = trainer.progress.step == 2
+        return None if last else take(trainer, batches)
+
+    monkeypatch.setattr("asrlib.training.step.take", take_all_but_the_last)
+    options = ("trainer.epochs=1", "trainer.log_every=100", "trainer.batch_seconds=2")
+    trainer = build_trainer(tiny_config(corpus, tmp_path, *options))
+    trainer.train()
+    (row,) = (row for row in rows(tmp_path) if "loss_train" in row)
+    assert (row["step"], row["epoch"]) == (2, 1.0)
+
+
+def test_a_part_of_the_loss_may_be_switched_off_within_an_epoch(corpus, tmp_path):
+    model = [
+        "model=conformer",
+        "model.size=xxs",
+        "model.intermediate_layers=[1]",
+        "trainer.log_every=100",
+    ]
+    stopped = ["loss=inter_ctc", "trainer.max_hours=1e-9"]
+    assert not train(tiny_config(corpus, tmp_path, *model, *stopped)).finished
+    accepted = ["loss=ctc", "trainer.accept_changes=[loss]"]
+    assert train(tiny_config(corpus, tmp_path, *model, *accepted)).finished
+    first = next(row for row in rows(tmp_path) if "loss_train" in row)
+    assert "loss_intermediate_train" not in first
+
+
 @pytest.mark.parametrize("part", ["train", "dev"])
 def test_audio_that_breaks_during_training_is_named_and_the_rest_goes_on(tmp_path, part, capsys):
     write_parts(tmp_path / "data", train=4, dev=4, test=4)

@@ -187,6 +187,32 @@ def test_fine_tuning_on_other_texts_keeps_the_pieces_of_words(corpus, tmp_path):
     assert [row_of(path).train_data for path in latest] == ["an4", "an4, from old"]
 
 
+def test_dropout_of_merges_is_changed_without_losing_the_labels(corpus, tmp_path):
+    pieces = ("text_encoder=bpe", "text_encoder.vocabulary_size=36")
+    first = build_trainer(config_of(corpus, tmp_path / "old", *pieces, "text_encoder.dropout=0.1"))
+    saving.save(first)
+    others = write_parts(tmp_path / "others", train=9, dev=2)
+    source = f"init_from={checkpoint.find_latest(tmp_path / 'old/checkpoints')}"
+    tuned = build_trainer(config_of(others, tmp_path / "new", *pieces, source))
+    assert all(torch.equal(t, copied(first.model)[name]) for name, t in copied(tuned.model).items())
+    accepted = "trainer.accept_changes=[text_encoder.dropout]"
+    again = build_trainer(config_of(corpus, tmp_path / "old", *pieces, accepted))
+    for encoder in (tuned.text_encoder, again.text_encoder):
+        assert encoder.pieces == first.text_encoder.pieces
+        assert (encoder.options["dropout"], first.text_encoder.options["dropout"]) == (0.0, 0.1)
+
+
+def test_a_stage_of_several_processes_stands_with_torchrun_in_those_after_it(corpus, tmp_path):
+    train(config_of(corpus, tmp_path / "old"))
+    path = tmp_path / "old/checkpoints/best"
+    state = checkpoint.read_state(path)
+    state["facts"]["trainer.accumulate"] = "2 batches a step"
+    state["command"] = "python train.py a=b"
+    (path / "state.json").write_text(json.dumps(state))
+    later = build_trainer(config_of(corpus, tmp_path / "new", f"init_from={path}"))
+    assert later.progress.earlier == ["torchrun --nproc-per-node=2 train.py a=b"]
+
+
 def test_what_is_frozen_stays_as_it_was_and_has_no_state_in_the_optimiser(corpus, tmp_path):
     names = ["convolutions", "recurrent.0", "head.bias"]
     options = (f"trainer.freeze=[{','.join(names)}]", "optimizer.weight_decay=0.5")

@@ -70,13 +70,13 @@ def _open(path: Path | str) -> soundfile.SoundFile:
     if (stored := _in_shard(path, "flac")) is not None:
         return soundfile.SoundFile(io.BytesIO(stored))
     path = Path(path)
-    if not path.exists():
-        what = "a symbolic link to nothing" if path.is_symlink() else "no such file"
-        raise AudioError(f"{path}: {what}")
-    if path.stat().st_size == 0:
-        raise AudioError(f"{path}: empty file (0 bytes)")
     try:
+        if path.stat().st_size == 0:
+            raise AudioError(f"{path}: empty file (0 bytes)")
         file = soundfile.SoundFile(path)
+    except FileNotFoundError as error:
+        what = "a symbolic link to nothing" if path.is_symlink() else "no such file"
+        raise AudioError(f"{path}: {what}") from error
     except (soundfile.SoundFileError, TypeError, OSError) as error:
         raise AudioError(f"{path}: not readable as audio ({error})") from error
     if not (file.channels >= 1 and MIN_RATE <= file.samplerate <= MAX_RATE):
@@ -126,8 +126,13 @@ def _mono(samples: np.ndarray) -> np.ndarray:
 def to_mono_16k(samples: np.ndarray, sample_rate: int) -> np.ndarray:
     """Samples [n] or [n, channels] at ``sample_rate`` → float32 [S] at 16 kHz.
 
-    Channels are averaged. Raises ``AudioError`` for an empty or non-finite signal.
+    Channels are averaged. Raises ``AudioError`` for an empty or non-finite signal, and for more channels than
+    samples: [channels, n].
     """
+    if np.ndim(samples) == 2 and 0 < len(samples) < np.shape(samples)[1]:
+        raise AudioError(
+            f"samples {np.shape(samples)} have more channels than samples: transpose them"
+        )
     samples = _mono(samples)
     if samples.size and sample_rate != SAMPLE_RATE:
         samples = soxr.resample(samples, sample_rate, SAMPLE_RATE)
@@ -174,7 +179,7 @@ def stream_audio(path: Path | str) -> Iterator[np.ndarray]:
 def read_audio(path: Path | str, max_seconds: float | None = None) -> np.ndarray | None:
     """The whole file as float32 [S], mono, 16 kHz, in [-1, 1] as a rule.
 
-    Returns None for a file longer than ``max_seconds``, after reading no more than that.
+    Returns None for a file longer than ``max_seconds``, after reading at most 10 s more.
 
     Raises:
         AudioError: see ``stream_audio``.

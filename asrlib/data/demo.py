@@ -16,7 +16,6 @@ import argparse
 import itertools
 import json
 import multiprocessing
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
+from asrlib.cores import usable_cores
 from asrlib.data.audio import SAMPLE_RATE
 from asrlib.data.demo_text import sentences, transcript
 from asrlib.data.espeak import speak
@@ -236,7 +236,7 @@ def ensure_demo_corpus(root: Path | str, seed: int = 0, words: Mapping[str, int]
     spawn = multiprocessing.get_context("spawn")
     with (
         folder_written_atomically(root) as folder,
-        ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as pool,
+        ProcessPoolExecutor(usable_cores(), mp_context=spawn) as pool,
     ):
         corpus = {split: _write_split(folder / split, lines[split], pool) for split in lines}
         (folder / "SPEAKERS.TXT").write_text(_speakers_table(lines))

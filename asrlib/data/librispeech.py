@@ -9,11 +9,13 @@ from pathlib import Path
 
 from asrlib.data.audio import is_audio
 from asrlib.data.utterance import Index, cached_index
+from asrlib.files import shown
 
 
 def read_transcripts(path: Path) -> dict[str, str]:
     """{utterance id: text} of one ``.trans.txt`` file: an id, a space and the words on each line."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    # not at what else splitlines() takes for an end
+    lines = path.read_text("utf-8", "replace").split("\n")
     return dict((*line.split(maxsplit=1), "")[:2] for line in lines if line.strip())
 
 
@@ -29,7 +31,8 @@ def _scan_part(part: Path) -> Index:
             if path.stem in texts:
                 index.add(path.stem, path, texts[path.stem], speaker=chapter.parent.name)
             else:
-                index.skipped[str(path)] = f"{path}: not in the chapter's .trans.txt"
+                name = shown(path)
+                index.skipped[name] = f"{name}: not in the chapter's .trans.txt"
         for id, path in listed_in.items():
             if not index.has(id):
                 index.note_missing_audio(id, path)

@@ -54,7 +54,7 @@ def write_shards(
         megabytes: of a shard, as 16-bit samples.
 
     Raises:
-        FileExistsError: ``out`` holds shards of other data.
+        FileExistsError: ``out`` holds finished shards of other data. Unfinished ones are replaced.
         ValueError: an unknown format, or a mixture.
     """
     out = Path(out).absolute()
@@ -80,7 +80,8 @@ def write_shards(
         sizes[path.name] = about["bytes"]
         rows += utterances
     write_jsonl(out / INDEX, [{"source": source, "bytes": sizes, "skipped": skipped}, *rows])
-    for path in [*out.glob("shard-*.jsonl"), *out.glob(".*.tmp")]:  # the latter of killed processes
+    # parts of the index, of other preparations that were given up, and of killed processes
+    for path in {*out.glob("shard-*"), *out.glob(".*.tmp")} - {*paths}:
         path.unlink()
     return shard_index(out)
 

@@ -73,7 +73,15 @@ class Index:
         return id in self._path_of or id in self._unusable
 
     def __add__(self, other: "Index") -> "Index":
-        return Index(self.utterances + other.utterances, self.skipped | other.skipped)
+        """Both, in order; of two with one id the first counts."""
+        first = {u.id: u.path for u in self.utterances}
+        new = [u for u in other.utterances if u.id not in first]
+        twice = {
+            u.path: f"{u.path}: has the same id as another ({first[u.id]})"
+            for u in other.utterances
+            if u.id in first
+        }
+        return Index(self.utterances + new, self.skipped | other.skipped | twice)
 
 
 def cache_dir() -> Path:
@@ -114,10 +122,11 @@ def cached_index(folder: Path, layout: str, scan: Callable[[], Index]) -> Index:
     state = repr((INDEX_VERSION, str(folder), layout, list_files(folder)))
     key = hashlib.blake2b(state.encode(), digest_size=12).hexdigest()
     path = cache_dir() / "index" / f"{folder.name}-{key}.jsonl"
-    if path.exists():
-        rows = read_jsonl(path)
-        return Index([Utterance(**row) for row in rows[1:]], rows[0]["skipped"])
-    index = scan()
+    try:
+        about, *rows = read_jsonl(path)
+        return Index([Utterance(**row) for row in rows], about["skipped"])
+    except (OSError, ValueError):  # not there yet, or not to be read
+        index = scan()
     try:
         write_jsonl(path, [{"skipped": index.skipped}, *map(asdict, index.utterances)])
     except OSError as error:  # a full or read-only disk costs a scan, not the run

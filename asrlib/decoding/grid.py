@@ -19,9 +19,9 @@ from torch import nn
 from tqdm import tqdm
 
 from asrlib.build import build_decoder
+from asrlib.cores import usable_cores
 from asrlib.data import Utterance
 from asrlib.decoding.cached import LogProbs
-from asrlib.decoding.worker_pool import usable_cores
 from asrlib.metrics import Edits, score_utterance
 from asrlib.text import CTCTextEncoder
 

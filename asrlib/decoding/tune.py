@@ -12,8 +12,9 @@ Weights are never chosen on test data: whatever is called so is refused.
 import csv
 import io
 import json
+import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -239,9 +240,16 @@ def main(config: DictConfig) -> None:
     tune(config)
 
 
-if __name__ == "__main__":
+def as_program(main: Callable[[], None]) -> None:
+    """Runs ``main``; Ctrl-C and SIGTERM end it, and its processes, with status 130."""
+    # SIGTERM, too: else processes that were started stay, and with them the output that a notebook reads
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main()
     except KeyboardInterrupt:
         print("interrupted; log_probs that were complete are kept", file=sys.stderr)
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    as_program(main)

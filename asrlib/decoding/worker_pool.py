@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from asrlib.cores import usable_cores
 from asrlib.decoding.options import require
 
 
@@ -28,13 +29,6 @@ def can_fork() -> bool:
     """Whether this process may have a pool: not on Windows, nor in a worker of a data loader."""
     daemon = multiprocessing.current_process().daemon
     return "fork" in multiprocessing.get_all_start_methods() and not daemon
-
-
-def usable_cores() -> int:
-    """That this process may use; not every system tells them from those that there are."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class WorkerPool:

@@ -7,13 +7,14 @@ import shutil
 import tarfile
 import zipfile
 import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from asrlib.download.errors import DownloadError, SourceError
+from asrlib.download.extract import member_path, safe_path
 from asrlib.download.transfer import Patience, download_gdrive, download_url, gdown_folder
 from asrlib.files import folder_written_atomically
 
-DRIVE_ID = re.compile(r"drive\.google\.com/(?:file/d/|(?:open|uc)\?(?:.*&)?id=)([\w-]+)")
+DRIVE_ID = re.compile(r"drive\.(?:usercontent\.)?google\.com/.*?(?:/d/|[?&]id=)([\w-]+)")
 STAMP = ".asrlib-link"  # in the unpacked folder: what it was made from
 BROKEN = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, RuntimeError)
 
@@ -52,12 +53,13 @@ def fetch_dataset(link: str, folder: Path | str) -> Path:
             raise DownloadError(f"{link}: {error}") from error
         try:
             with folder_written_atomically(folder) as unpacked:
-                _unpack(archive, unpacked)
+                _unpack(archive, unpacked, link)
                 _with_audio(unpacked, link)
                 (unpacked / STAMP).write_text(link, encoding="utf-8")
-        finally:
-            part.unlink(missing_ok=True)
-            shutil.rmtree(gdown_folder(part), ignore_errors=True)
+        except DownloadError:  # another error, or a stop, leaves what was fetched
+            _forget(part)
+            raise
+        _forget(part)
     return _with_audio(folder, link)
 
 
@@ -71,33 +73,43 @@ def _fetch(link: str, part: Path) -> Path:
     return part
 
 
-def _unpack(archive: Path, folder: Path) -> None:
+def _forget(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    shutil.rmtree(gdown_folder(part), ignore_errors=True)
+
+
+def _unpack(archive: Path, folder: Path, link: str) -> None:
     """By its content, since a link's name may say nothing; all of it, or an error."""
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as content:
                 for member in content.infolist():
-                    path = PurePosixPath(member.filename)
-                    if path.is_absolute() or ".." in path.parts:
-                        raise DownloadError(
-                            f"{archive} is not safe: {member.filename!r} leaves its folder"
-                        )
+                    safe_path(member.filename)
                     content.extract(member, folder)
         elif tarfile.is_tarfile(archive):
             with tarfile.open(archive) as content:
-                content.extractall(folder, filter="data")  # no paths outside the folder
+                # a second guard, where Python has it
+                content.extraction_filter = getattr(tarfile, "data_filter", None)
+                for member in content:
+                    member_path(member)
+                    content.extract(member, folder)
         else:
-            raise DownloadError(f"{archive} is neither a whole .zip nor a .tar.gz")
-    except DownloadError:
-        raise
+            raise DownloadError("neither a whole .zip nor a .tar.gz; does the link lead to a page?")
+    except DownloadError as error:
+        raise DownloadError(f"{link}: {error}") from error
     except BROKEN as error:
-        raise DownloadError(f"{archive} cannot be unpacked: {error}") from error
+        raise DownloadError(f"{link} cannot be unpacked: {error}") from error
 
 
 def _with_audio(folder: Path, link: str) -> Path:
-    found = sorted(
-        (path for path in folder.rglob("audio") if path.is_dir()), key=lambda p: len(p.parts)
-    )
+    found = [path.parent for path in folder.rglob("audio") if path.is_dir()]
     if not found:
         raise DownloadError(f"{link}: there is no folder named audio in it")
-    return found[0].parent
+    depth = min(len(path.parts) for path in found)
+    nearest = sorted(path for path in found if len(path.parts) == depth)
+    if len(nearest) > 1:
+        names = ", ".join(str(path.relative_to(folder)) for path in nearest)
+        raise DownloadError(
+            f"{link}: which of {names}? Each has a folder named audio: give one of them"
+        )
+    return nearest[0]

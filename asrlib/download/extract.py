@@ -29,7 +29,7 @@ def extract(archive: Path, folder: str, destination: Path, stamp: str) -> None:
     with folder_written_atomically(destination) as temporary:
         try:
             for tar, member in _members(archive):
-                path = _safe_path(member)
+                path = member_path(member)
                 if path.is_relative_to(top) and path != top:
                     member.name = str(path.relative_to(top))
                     tar.extract(member, temporary)
@@ -61,11 +61,25 @@ def _members(archive: Path):
             yield tar, member
 
 
-def _safe_path(member: tarfile.TarInfo) -> PurePosixPath:
-    """Where ``member`` belongs below the archive's top; links and devices belong nowhere."""
-    path = PurePosixPath(member.name)
-    if path.is_absolute() or ".." in path.parts or "\\" in member.name:
-        raise DownloadError(f"unsafe archive: {member.name!r} leaves its folder")
+def safe_path(name: str) -> PurePosixPath:
+    """Where what is called ``name`` in an archive belongs below its top.
+
+    Raises:
+        DownloadError: elsewhere.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name:
+        raise DownloadError(f"unsafe archive: {name!r} leaves its folder")
+    return path
+
+
+def member_path(member: tarfile.TarInfo) -> PurePosixPath:
+    """Likewise of a member; links and devices belong nowhere.
+
+    Raises:
+        DownloadError: such a one, or one that leaves the top.
+    """
+    path = safe_path(member.name)
     if not (member.isreg() or member.isdir()):
         raise DownloadError(f"unsafe archive: {member.name!r} is neither a file nor a folder")
     return path

@@ -1,6 +1,6 @@
 """What the notebooks call: the commands of the README, and their results to look at."""
 
-from asrlib.notebook.commands import Stopped, begin, hours_left, infer, run, train, tune, writer
+from asrlib.notebook.commands import Stopped, begin, infer, run, train, tune, writer
 from asrlib.notebook.inputs import find_input
 from asrlib.notebook.shows import (
     show_choices,
@@ -8,21 +8,18 @@ from asrlib.notebook.shows import (
     show_curves,
     show_data,
     show_errors,
-    show_figure,
     show_machine,
     show_pictures,
     show_points,
     show_predictions,
     show_results,
     show_samples,
-    show_table,
 )
 
 __all__ = [
     "Stopped",
     "begin",
     "find_input",
-    "hours_left",
     "infer",
     "run",
     "show_choices",
@@ -30,14 +27,12 @@ __all__ = [
     "show_curves",
     "show_data",
     "show_errors",
-    "show_figure",
     "show_machine",
     "show_pictures",
     "show_points",
     "show_predictions",
     "show_results",
     "show_samples",
-    "show_table",
     "train",
     "tune",
     "writer",

@@ -81,7 +81,8 @@ def show_pictures(run_dir: Path | str) -> None:
     ):
         if list(_logs(run_dir).glob(f"{name}-*.png")):
             display(Image(filename=str(_newest(run_dir, name, "png"))))
-    display(Audio(filename=str(_newest(run_dir, "audio_train", "flac"))))
+    for name in ("audio_clean_train", "audio_train"):
+        display(Audio(filename=str(_newest(run_dir, name, "flac"))))
 
 
 def show_results(*paths: Path | str) -> None:

@@ -9,9 +9,9 @@ The written form is LibriSpeech's in lower case: ``a``–``z``, the apostrophe a
   from an elision by looking at it.
 * Every other character separates words, as a space does (``well-known`` → ``well known``).
 
-Digits, symbols that are read aloud (``%``, ``&`` …) and letters of other scripts have a sound that
-this normaliser does not know. ``unspoken`` names them, so that training can leave such an utterance
-out by name; in scoring they separate words, on both sides alike.
+Digits, symbols that are read aloud (``%``, ``&`` …), letters of other scripts and what was not UTF-8
+(U+FFFD since it was read) have a sound that this normaliser does not know. ``unspoken`` names them, so that
+training can leave such an utterance out by name; in scoring they separate words, on both sides alike.
 """
 
 import unicodedata
@@ -22,7 +22,7 @@ _APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ‛′`´＇", "'"))
 _SPELLED = str.maketrans(
     {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "ł": "l", "ı": "i"}
 )
-_READ_ALOUD_SYMBOLS = frozenset("%&@#+=$€£¥°§")
+_READ_ALOUD_SYMBOLS = frozenset("%&@#+=$€£¥°§\ufffd")
 
 
 def _fold(text: str) -> str:

@@ -1,6 +1,5 @@
 """CometML, online or offline: a thin adapter. The package comet-ml is optional."""
 
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,7 +63,7 @@ class CometMLWriter:
         )
         self._experiment.log_parameters(settings)
 
-    def rewind(self, step: int, rows: float = math.inf) -> None:
+    def rewind(self, step: int, rows: float) -> None:
         """CometML keeps what was logged after ``step``; the newer value of a step wins in charts."""
 
     def scalars(self, step: int, values: dict[str, float]) -> None:

@@ -11,7 +11,6 @@
 
 import io
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,7 +31,7 @@ class LocalWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.metrics = self.folder / "metrics.jsonl"
 
-    def rewind(self, step: int, rows: float = math.inf) -> None:
+    def rewind(self, step: int, rows: float) -> None:
         """Keeps the first ``rows`` rows of scalars, and of these none after ``step``."""
         if self.metrics.exists():
             lines = self.metrics.read_text().splitlines(keepends=True)

@@ -4,7 +4,6 @@ The mode is wandb's own: ``WANDB_MODE`` or the option ``mode``. Without a key it
 the terminal, and hang where nobody sits at it; here that is an error with its remedy.
 """
 
-import math
 import os
 import secrets
 from collections.abc import Sequence
@@ -57,7 +56,7 @@ class WandBWriter:
             mode=mode,
         )
 
-    def rewind(self, step: int, rows: float = math.inf) -> None:
+    def rewind(self, step: int, rows: float) -> None:
         """W&B keeps what was logged after ``step``, and refuses to log it a second time."""
 
     def scalars(self, step: int, values: dict[str, float]) -> None:

@@ -21,7 +21,6 @@ Names as in the template: a scalar is ``NAME_PART``.
 | ``spectrogram_clean_train``, ``audio_clean_train`` | the same utterance before augmentation | likewise |
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -35,7 +34,7 @@ from asrlib.tracking.local import LocalWriter
 class Writer(Protocol):
     """Where a training tells what it does."""
 
-    def rewind(self, step: int, rows: float = math.inf) -> None:
+    def rewind(self, step: int, rows: float) -> None:
         """Forgets, where it can, what came after ``step`` and beyond ``rows`` calls of ``scalars``:
         the training goes on from there."""
 
@@ -66,7 +65,7 @@ class Writers:
         for make in (others or {}).values():
             self.writers.append(make(run_dir=run_dir, settings=settings))
 
-    def rewind(self, step: int, rows: float = math.inf) -> None:
+    def rewind(self, step: int, rows: float) -> None:
         self._each("rewind", step, rows)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 
-def compile_encoder(encoder: nn.Module, device: torch.device) -> bool:
+def compile_encoder(encoder: nn.Module, device: torch.device) -> None:
     """Compiles ``encoder`` in place, for batches of any shape; its parameters keep their names.
 
     The first batches wait for the compiler, some minutes on a CPU. It is meant for GPUs: on a CPU the
@@ -12,15 +12,11 @@ def compile_encoder(encoder: nn.Module, device: torch.device) -> bool:
     (``assert_size_stride``, behind their 2-D convolutions). Where a trivial function cannot
     be compiled, because a C++ compiler or Triton is missing or the GPU is too old, the encoder is
     left as it is and the reason printed.
-
-    Returns:
-        whether it will be compiled.
     """
     try:
         torch.compile(torch.neg)(torch.ones(2, device=device))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         print(f"trainer.compile=true has no effect, nothing can be compiled here: {reason}")
-        return False
-    encoder.compile(dynamic=True)
-    return True
+    else:
+        encoder.compile(dynamic=True)

@@ -13,6 +13,7 @@ Design choices:
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,8 +22,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
-
-from asrlib.console import tell
+from tqdm import tqdm
 
 TIMEOUT = timedelta(hours=2)  # the first process may index a corpus, or evaluate, that long
 
@@ -64,9 +64,10 @@ class World:
             self.gather(None)
 
     def tell(self, line: str) -> None:
-        """Prints a line, once."""
+        """Prints a line, once, above the progress bar; at once also where the output is a pipe or a file."""
         if self.is_first:
-            tell(line)
+            tqdm.write(line)
+            sys.stdout.flush()
 
     def sum_(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, in place."""

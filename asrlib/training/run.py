@@ -120,7 +120,8 @@ def _text_encoder(
     """Made once in a run, and kept in its folder and checkpoints.
 
     It is that of ``init_from`` where that was made with the same options, so that fine-tuning on other
-    texts keeps its labels, and with them its head; else it is learned from the training ``texts``.
+    texts keeps its labels, and with them its head; else it is learned from the training ``texts``. Dropout of
+    merges says how labels are drawn, not which there are, and may be changed.
 
     Args:
         folder: the run's, or the checkpoint's from which it goes on.
@@ -132,15 +133,17 @@ def _text_encoder(
     """
     path = folder / "text_encoder.json"
     kept = json.loads(path.read_text()) if path.exists() else {}
+    drawn = {key: value for key, value in config.text_encoder.items() if key == "dropout"}
     if made_of is not None and kept.get("made_of") != made_of:
         found = None
         if config.init_from is not None:
             found = read_text_encoder(find_checkpoint(config.init_from))
+            found = text.from_dict(found.to_dict() | drawn)
         if found is None or found.options != dict(config.text_encoder):
             found = text.learn(texts, **config.text_encoder)
         kept = found.to_dict() | {"made_of": made_of}
         write_atomically(path, json.dumps(kept))
-    text_encoder = text.from_dict(kept)
+    text_encoder = text.from_dict(kept | drawn)
     if text_encoder.options != dict(config.text_encoder):
         raise ValueError(
             f"{path} was made with {text_encoder.options}, not with {config.text_encoder}: "

@@ -177,8 +177,9 @@ class Trainer:
                 if values is not None:
                     progress.measured.append(values)
                     bar.set_postfix(loss=f"{values['loss']:.3f}")
-                    if progress.step % options.log_every == 0 or progress.batches_done == total:
-                        self._log(progress.epoch + progress.batches_done / total)
+                ended = progress.batches_done == total  # maybe with a step that was left out
+                if progress.measured and (ended or progress.step % options.log_every == 0):
+                    self._log(progress.epoch + progress.batches_done / total)
                 bar.update()
                 self._stop_for(self.stopping.reason())
                 if progress.batches_done < total:  # after the last, an evaluation may come first
@@ -227,9 +228,10 @@ class Trainer:
         return path
 
     def _log(self, epoch: float) -> None:
-        """Writes the means of the steps since it was last called."""
+        """Writes the means of the steps since it was last called, of what is measured now."""
         measured, seconds = self.progress.measured, self.progress.measured_seconds
-        mean = {name: sum(m[name] for m in measured) / len(measured) for name in measured[0]}
+        found = {name: [m[name] for m in measured if name in m] for name in measured[-1]}
+        mean = {name: sum(values) / len(values) for name, values in found.items()}
         throughput = mean.pop("seconds") * len(measured) / seconds
         self.progress.measured, self.progress.measured_seconds = [], 0.0
         self._write(

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from asrlib import checkpoint, text
 from asrlib.build import build
 from asrlib.model import AcousticModel
+from asrlib.result import training_command
 from asrlib.training.state import Progress
 
 
@@ -65,8 +66,12 @@ def start_from(
 
 def count_earlier_stages(folder: Path | str, progress: Progress) -> None:
     """What the checkpoint ``folder`` was made by, and its cost, belong to what is made from it."""
-    state = checkpoint.read_state(checkpoint.find_checkpoint(folder))
-    progress.earlier = [*state.get("earlier", []), state["command"]]
+    path = checkpoint.find_checkpoint(folder)
+    state, config = checkpoint.read_state(path), OmegaConf.load(path / "config.yaml")
+    progress.earlier = [
+        *state.get("earlier", []),
+        training_command(state, config.trainer.accumulate),
+    ]
     progress.audio_seconds = state["audio_seconds"]
     progress.train_seconds = state["train_seconds"]
     progress.devices = state.get("devices", [])
