@@ -18,7 +18,7 @@ import torch
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 WORTH_IT = 1.25  # times as fast as float32: less is not worth the lost digits
-ROUNDS = 4
+ROUNDS, TRIALS = 4, 3
 SIDE = {"cpu": 512, "cuda": 2048}  # of the square matrices that are multiplied: a few milliseconds
 
 
@@ -53,7 +53,7 @@ def choose_precision(name: str, device: torch.device) -> str:
     return "fp32"
 
 
-def multiplication_seconds(device: torch.device, dtype: torch.dtype, trials: int = 3) -> float:
+def multiplication_seconds(device: torch.device, dtype: torch.dtype) -> float:
     """Shortest time of a matrix multiplication in ``dtype``.
 
     Raises:
@@ -63,7 +63,7 @@ def multiplication_seconds(device: torch.device, dtype: torch.dtype, trials: int
     best = inf
     try:
         a = torch.ones(side, side, device=device, dtype=dtype)
-        for _ in range(trials):
+        for _ in range(TRIALS):
             started = time.perf_counter()
             (a @ a)[0, 0].item()  # waits for the device
             best = min(best, time.perf_counter() - started)

@@ -103,6 +103,12 @@ def test_tables_of_inference_are_compared_from_the_command_line(tmp_path, capsys
         main([str(tmp_path / "gone"), str(tmp_path / "after")])
 
 
+def test_a_log_is_no_table_of_hypotheses(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss_train": 2.0}\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl is no table"):
+        read_table(tmp_path / "metrics.jsonl")
+
+
 def test_a_table_is_scored_where_it_has_references(tmp_path):
     rows = [
         {"utterance_id": "1", "speaker": "s", "target": "a\u2028b", "predict": "a b"},

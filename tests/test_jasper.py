@@ -188,7 +188,7 @@ def test_dropout_grows_as_in_the_paper():
 
 
 @pytest.mark.parametrize("frames", [1, 2, 12, 50, 51])
-@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2), (1, 3)])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2), (1, 3), (2, 2), (3, 2)])
 @pytest.mark.parametrize(
     ("kernel", "groups"), [(9, 6), (9, 1), (1, 1)], ids=["depthwise", "full", "of one frame"]
 )

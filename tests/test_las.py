@@ -474,6 +474,23 @@ def test_words_of_an_attention_decoder_have_times(run_dir, recordings):
             assert transcript.token_times == sorted(transcript.token_times)
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["model=las"], "does not train the model's speller: choose loss=joint"),
+        (["model=las", "loss=attention"], "does not train CTC.*choose decoder=attention"),
+        (["model=las", "loss=attention", "decoder=joint"], "does not train CTC"),
+    ],
+)
+def test_what_no_loss_trains_is_not_trained_in_silence(corpus, tmp_path, options, told):
+    with pytest.raises(ValueError, match=told):
+        build_trainer(config_of(corpus, tmp_path, *options))
+
+
+def test_a_speller_may_be_frozen_where_ctc_is_trained_alone(corpus, tmp_path):
+    build_trainer(config_of(corpus, tmp_path, "model=las", "trainer.freeze=[speller]"))
+
+
 def test_attention_cannot_be_asked_of_a_model_of_ctc(corpus, tmp_path):
     with pytest.raises(ValueError, match=r"decoder=joint .* CTC alone: .*model=las"):
         build_trainer(config_of(corpus, tmp_path, "model=conformer", "decoder=joint"))

@@ -191,11 +191,13 @@ class Search:
         closings = [[self.fusion.closing(writing) for writing in row] for row in self.writing]
         word, end = (
             torch.tensor(
-                [[closing[i] for closing in row] for row in closings], device=labels.device
+                [[closing[i] for closing in row] for row in closings],
+                dtype=torch.float64,
+                device=labels.device,
             )
             for i in (0, 1)
         )
-        said = self.ends_word[labels] * word.double().unsqueeze(-1)
+        said = self.ends_word[labels] * word.unsqueeze(-1)
         said[..., 0] = word + end
         return said
 

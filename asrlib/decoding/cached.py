@@ -31,8 +31,8 @@ from asrlib.training.evaluation import evaluate
 RAREST = 1e-4  # probability of a label in a frame
 CHECKPOINT_FILES = ("model.safetensors", "config.yaml", "text_encoder.json")
 CODE = (
-    *("model/*.py", "augmentations/*.py"),
-    *("data/audio.py", "data/dataset.py", "data/loader.py", "decoding/longform.py"),
+    *("model/*.py", "augmentations/*.py", "data/*.py"),
+    *("randomness.py", "training/evaluation.py", "decoding/longform.py"),
 )
 
 

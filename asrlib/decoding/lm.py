@@ -45,7 +45,7 @@ class Task(NamedTuple):
 class LMDecoder:
     """pyctcdecode's beam search behind our contract.
 
-    All options but the first two, ``processes`` and ``text_encoder`` may be set anew between calls.
+    All options but the first two and ``processes`` may be set anew between calls.
 
     Args:
         text_encoder: characters or BPE.

@@ -141,7 +141,10 @@ def open_model(path: str | Path) -> tuple[Any, list[str]]:
         model = kenlm.Model(str(path), config)
     except (OSError, RuntimeError) as error:
         raise ValueError(f"{path} is not a language model that KenLM reads: {error}") from error
-    words = [word.decode() for word in sorted({*vocabulary_of(Path(path))} - MARKS)]
+    try:
+        words = [word.decode() for word in sorted({*vocabulary_of(path)} - MARKS)]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} has words that are not UTF-8: {error}") from error
     if not words or not all(word in model for word in words):
         raise ValueError(f"{path} lacks the list of its words: give the ARPA file instead")
     return model, words

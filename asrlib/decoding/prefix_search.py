@@ -19,14 +19,14 @@
   it is no part.
 
 Sums are float64. Compiled by numba: the work is a few operations on each of beams × labels, with
-merges in between, slow in Python and awkward in tensors. It stands in one file, since numba's cache
-on disk does not see changes in a function that comes from another. Functions are given arrays rather
-than tuples of them where they are called often: numba counts references to what it takes from a tuple.
+merges in between, slow in Python and awkward in tensors. It stands in one file, with the types of its own
+arrays, since numba's cache on disk does not see changes in what comes from another. Functions are given
+arrays rather than tuples of them where they are called often: numba counts references to what it takes from
+a tuple.
 """
 
 import numpy as np
 
-from asrlib.decoding.prefix_layout import BEAM, EMISSION, NODE
 from asrlib.decoding.vocabulary import UNKNOWN, njit
 
 BLANK, ROOT = 0, 0
@@ -34,6 +34,39 @@ EMPTY = -1  # no such node, emission, key, state, prefix or hypothesis
 FIRST_NODES = 2**10
 # of a histogram of totals, which ends a little above the best that is expected
 BINS, BINS_PER_NAT = 256, 8
+NODE = np.dtype(
+    [
+        ("parent", np.int32),
+        ("token", np.int32),
+        ("child", np.int32),  # the youngest; the others follow by sibling
+        ("sibling", np.int32),
+        ("beam", np.int32),  # index in the beam
+        ("spelled", np.int32),  # the word being written, in the vocabulary's trie; EMPTY: not there
+        ("state", np.int32),  # of the language model, before this word
+        ("after", np.int32),  # and after it, should it end here
+        ("lm", np.float64),  # score of the finished words
+        ("close", np.float64),  # score of the word, should it end here; NaN: not known yet
+        ("sure", np.float64),  # of that, what does not depend on the language model
+        ("ahead", np.float64),  # guess of it, for as long as the word is not at its end
+    ],
+    align=True,
+)
+BEAM = np.dtype(
+    [
+        ("node", np.int32),
+        ("fresh", np.bool_),  # best_label emits its last token in this very frame
+        ("blank_emission", np.int32),  # of the last token on the best path that ends in a blank
+        ("label_emission", np.int32),  # in its last label; if fresh, of the token before
+        ("blank", np.float64),  # ln p of all paths that end in a blank
+        ("label", np.float64),  # in the last label
+        ("both", np.float64),
+        ("best_blank", np.float64),  # ln p of the best one
+        ("best_label", np.float64),
+        ("total", np.float64),  # both, with the language model's score and the look-ahead
+    ],
+    align=True,
+)
+EMISSION = np.dtype([("previous", np.int32), ("frame", np.int32)])
 
 
 @njit(cache=True)

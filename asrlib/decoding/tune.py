@@ -34,8 +34,9 @@ from asrlib.decoding.grid_figure import grid_figure, png
 from asrlib.decoding.options import require_weights
 from asrlib.decoding.tuned import save_tuned, tuned_path
 from asrlib.files import write_atomically
+from asrlib.language_model import prepared
 from asrlib.metrics import Edits, ErrorRate, ScoredUtterance
-from asrlib.result import Result, add_result, provenance, result_of, scores
+from asrlib.result import add_result, provenance, result_of, scores
 
 COLUMNS = [
     *Point._fields,
@@ -63,6 +64,7 @@ def tune(config: DictConfig) -> Tuning:
         ValueError: test data, data without texts, a decoder without a language model, or a row that
             would be scored on what its weights were chosen on.
         FileNotFoundError: no checkpoint, no language model or no data where they should be.
+        OSError: ``tune.folder`` cannot be made.
     """
     OmegaConf.resolve(config)
     options, section = config.tune, OmegaConf.to_container(config.decoder)
@@ -120,10 +122,17 @@ def tune(config: DictConfig) -> Tuning:
         cross = scores(errors) | about | provenance()
         write_atomically(out / "cross.json", json.dumps(cross, indent=2) + "\n")
         if options.result_path is not None:
-            parameters = model.parameter_count()
-            add_result(
-                options.result_path, _cross_row(checkpoint, errors, cross, parameters, options)
+            row = result_of(
+                checkpoint,
+                errors,
+                options.result_name,
+                command=cross["command"],
+                test_data=data,
+                decoder=f"{section['name']}, cross-tuned",
+                parameters=model.parameter_count(),
+                device=device_name(choose_device(options.device)),
             )
+            add_result(options.result_path, row)
     stored = tuned_path(checkpoint, section["name"])
     found = Tuning(best, grid, greedy, out, stored, grid.at_the_border(best.point), cross)
     _tell(found, data, len(utterances))
@@ -147,6 +156,7 @@ def _require_weights(section: dict, options: DictConfig) -> None:
         )
     if not Path(section["lm_path"]).is_file():
         raise FileNotFoundError(f"no language model at {section['lm_path']}: set decoder.lm_path")
+    prepared(section["lm_path"])  # before any work, and once: each process would make its own copy
     if options.prior_weights and "prior_weight" not in section:
         raise ValueError(
             f"decoder {section['name']} divides no prior out: leave tune.prior_weights unset, or choose "
@@ -177,21 +187,6 @@ def _cross_scores(
             }
         )
     return errors, folds
-
-
-def _cross_row(
-    checkpoint: Path, errors: ErrorRate, cross: dict, parameters: int, options: DictConfig
-) -> Result:
-    return result_of(
-        checkpoint,
-        errors,
-        options.result_name,
-        command=cross["command"],
-        test_data=cross["test_data"],
-        decoder=f"{cross['decoder']}, cross-tuned",
-        parameters=parameters,
-        device=device_name(choose_device(options.device)),
-    )
 
 
 def _row(scored: Scored) -> dict:

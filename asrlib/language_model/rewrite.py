@@ -116,10 +116,6 @@ class _Words:
     ours: dict[bytes, bytes | None]
     shared: frozenset[bytes]
 
-    @property
-    def change_counts(self) -> bool:
-        return bool(self.shared) or None in self.ours.values()
-
 
 def _read_words(source: Path) -> _Words:
     ours: dict[bytes, bytes | None] = {}
@@ -145,7 +141,7 @@ def _counts(source: Path, words: _Words) -> list[int]:
     """How many n-grams of each order will be written; KenLM takes orders without any."""
     with open_arpa(source) as arpa:
         before = arpa.counts
-    if not words.change_counts:
+    if not words.shared and None not in words.ours.values():
         return before
     kept = [sum(1 for _ in lines) for _, lines in _sections(source, words)]
     pairs = [f"{after} of {count}" for after, count in zip(kept, before, strict=True)]

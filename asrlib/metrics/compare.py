@@ -122,10 +122,12 @@ def read_table(path: Path | str) -> ErrorRate:
     """The scored utterances of a table with ``utterance_id``, ``speaker``, ``target``, ``predict``.
 
     Raises:
-        ValueError: no row has a target with words in it.
+        ValueError: no row has a target with words in it, or it is another kind of file.
     """
     errors = ErrorRate()
     for row in read_jsonl(Path(path)):
+        if not {"target", "predict", "utterance_id", "speaker"} <= row.keys():
+            raise ValueError(f"{path} is no table of hypotheses (inferencer.table_path)")
         if row["target"] is not None:
             errors.add(row["target"], row["predict"], row["utterance_id"], row["speaker"])
     if not errors.words.reference:

@@ -24,12 +24,14 @@ class Conv1d(nn.Conv1d):
         (kernel,), (stride,), (padding,) = self.kernel_size, self.stride, self.padding
         if (kernel, stride, padding, self.groups) == (1, 1, 0, 1):
             return F.linear(x.transpose(1, 2), self.weight.squeeze(2), self.bias).transpose(1, 2)
-        if self.groups == self.in_channels == self.out_channels:
+        (dilation,) = self.dilation
+        fits = dilation == 1 or (stride == 1 and padding % dilation == 0)
+        if fits and self.groups == self.in_channels == self.out_channels:
             return self._depthwise(x)
         image = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
         weight = self.weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
-        dilation = (1, *self.dilation)
-        y = F.conv2d(image, weight, self.bias, (1, stride), (0, padding), dilation, self.groups)
+        options = (1, stride), (0, padding), (1, dilation), self.groups
+        y = F.conv2d(image, weight, self.bias, *options)
         return y.squeeze(2)
 
     def _depthwise(self, x: Tensor) -> Tensor:

@@ -35,9 +35,6 @@ class Dropout(nn.Module):
         kept = words.view(torch.uint8).as_strided(x.shape, order) >= dropped
         return x * (kept.to(x.dtype) * (LEVELS / (LEVELS - dropped)))
 
-    def extra_repr(self) -> str:
-        return str(self.rate)
-
 
 class StochasticDepth(nn.Module):
     """Leaves a block out for some utterances (Huang et al. 2016), each drawn on its own.

@@ -20,8 +20,9 @@ from asrlib.build import (
 )
 from asrlib.checkpoint import find_checkpoint, read_text_encoder
 from asrlib.data.loader import make_loader
+from asrlib.decoding.contract import Decoder
 from asrlib.files import write_atomically
-from asrlib.model import AcousticModel
+from asrlib.model import AcousticModel, CTCLoss, JointLoss
 from asrlib.randomness import torch_seed
 from asrlib.result import command_line
 from asrlib.training import saving
@@ -46,7 +47,8 @@ def build_trainer(
         device: of this process; chosen by ``trainer.device`` unless given.
 
     Raises:
-        ValueError: the run of this folder began with another configuration or other data.
+        ValueError: the run of this folder began with another configuration or other data; or the loss does
+            not train what the model or the decoder has.
     """
     OmegaConf.resolve(config)
     options = TrainerOptions(**config.trainer)
@@ -73,6 +75,9 @@ def build_trainer(
     if config.init_from is not None and start is None:
         start_from(config.init_from, model, text_encoder, config, world.tell)
     freeze(model.encoder, options.freeze)
+    criterion = build(config.loss)
+    decoder = build_decoder(config.decoder, text_encoder, model.speller)
+    _require_what_is_trained(criterion, decoder, model)
     model.to(device)
     if options.compile:
         compile_encoder(model.encoder, device)
@@ -94,10 +99,10 @@ def build_trainer(
         options=options,
         model=model,
         text_encoder=text_encoder,
-        criterion=build(config.loss),
+        criterion=criterion,
         optimizer=build(config.optimizer, model=model),
         schedule=build(config.lr_scheduler),
-        decoder=build_decoder(config.decoder, text_encoder, model.speller),
+        decoder=decoder,
         augmentations=SpectrogramAugmentations(build_named(chosen.spectrogram), **when),
         train_loader=make_loader(train_data, shuffle=True, **loading),
         val_loader=make_loader(val_data, **loading),
@@ -112,6 +117,23 @@ def build_trainer(
     if config.init_from is not None and start is None:
         count_earlier_stages(config.init_from, trainer.progress)
     return trainer
+
+
+def _require_what_is_trained(criterion: CTCLoss, decoder: Decoder, model: AcousticModel) -> None:
+    """Refuses a speller without a loss, and checkpoints that are selected by what has none."""
+    speller = model.speller
+    learns = speller is not None and any(p.requires_grad for p in speller.parameters())
+    if learns and not isinstance(criterion, JointLoss):
+        raise ValueError(
+            "this loss does not train the model's speller: choose loss=joint or loss=attention, or freeze "
+            "it: 'trainer.freeze=[speller]'"
+        )
+    by_attention = getattr(decoder, "ctc_weight", 1) == 0
+    if isinstance(criterion, JointLoss) and criterion.attention == 1 and not by_attention:
+        raise ValueError(
+            "loss.attention=1 does not train CTC, by which this decoder would choose the best checkpoint: "
+            "choose decoder=attention, or loss=joint"
+        )
 
 
 def _text_encoder(
