@@ -29,6 +29,7 @@ import psutil
 from omegaconf import DictConfig, OmegaConf
 
 from asrlib.configs import compose
+from asrlib.cores import usable_cores
 from asrlib.data import SAMPLE_RATE
 from asrlib.data.dataset import SkippedItem, SpeechDataset
 from asrlib.files import write_atomically
@@ -122,7 +123,7 @@ def pocketsphinx(config: DictConfig) -> dict:
 
     dataset = build(config.datasets[config.inferencer.part])
     places = sorted(range(len(dataset)), key=lambda i: -dataset.utterances[i].duration)
-    errors, peaks, cores = ErrorRate(), {}, len(os.sched_getaffinity(0))
+    errors, peaks, cores = ErrorRate(), {}, usable_cores()
     with multiprocessing.Pool(cores, open_pocketsphinx, [dataset]) as pool:
         pool.map(hear, places[-1:] * 2 * cores, chunksize=1)  # by then all are open
         started = time.perf_counter()
@@ -201,7 +202,7 @@ def main() -> None:
         about = {
             "data": data_name(config),
             "device": f"cpu ({processor()})",
-            "threads": len(os.sched_getaffinity(0)),
+            "threads": usable_cores(),
             **provenance(),
         }
         with MemoryWatch() as memory:
