@@ -2,9 +2,10 @@
 
     python -m asrlib.soup outputs/mean outputs/augmented outputs/augmented-then-plain
 
-Runs that went on from the same weights lie in one basin of the loss, and their mean often generalises better
-than each (Wortsman et al., "Model soups", ICML 2022). OUT is a run with its best checkpoint, to recognise with
-(``inferencer.from_pretrained=OUT``) or to go on from (``init_from=OUT``); its other files are of the last RUN.
+Runs that went on from the same weights lie in one basin of the loss, and their mean often generalises
+better than each (Wortsman et al., "Model soups", ICML 2022). OUT is a run with its best checkpoint, to
+recognise with (``inferencer.from_pretrained=OUT``) or to go on from (``init_from=OUT``); its other files are
+of the last RUN.
 """
 
 import sys
