@@ -213,6 +213,7 @@ def test_a_command_that_does_not_know_the_time_is_stopped_when_it_is_up():
         notebook.run("-c", "import signal; signal.pause()")
 
 
+@pytest.mark.slow
 def test_a_tuning_that_is_stopped_leaves_no_process_that_holds_its_output(tmp_path):
     """Those that were spawned would wait for points, and whoever reads their output for its end."""
     program = tmp_path / "program.py"
