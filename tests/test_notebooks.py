@@ -218,7 +218,12 @@ def test_a_tuning_that_is_stopped_leaves_no_process_that_holds_its_output(tmp_pa
     """Those that were spawned would wait for points, and whoever reads their output for its end."""
     program = tmp_path / "program.py"
     program.write_text(TUNING)
-    process = subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, program],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(NOTEBOOKS.parent)},
+    )
     assert process.stdout.readline() == "scoring\n"
     process.terminate()
     assert process.communicate(timeout=60)[0] == ""
@@ -227,7 +232,7 @@ def test_a_tuning_that_is_stopped_leaves_no_process_that_holds_its_output(tmp_pa
 
 # what asrlib.decoding.tune does as a program, with a scorer that takes for ever
 TUNING = """
-import runpy, sys, time
+import time
 from asrlib.decoding import grid, tune
 from asrlib.decoding.grid import Point
 

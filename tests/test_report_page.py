@@ -140,6 +140,17 @@ def test_the_commands_are_those_of_the_rows_but_for_the_place_of_the_data(at_roo
         }
 
 
+def test_commands_name_what_there_is_today_where_a_row_named_what_has_changed(at_root):
+    told = texts("reproduce")
+    assert "outputs/mini-ctc-gpu" not in told and "data/lm3.arpa.gz" not in told
+    parts = dict(re.findall(r"^### (\S+)\n(.*?)(?=^### |\Z)", told, re.MULTILINE | re.DOTALL))
+    for name in ("flagship-ctc", "flagship-longer"):
+        words = shlex.split("".join(re.findall(r"```bash\n(.*?)```", parts[name], re.DOTALL)))
+        assert not [w for w in words if w.rpartition("=")[2] == "checkpoints/shipped"], name
+        assert f"inferencer.from_pretrained=outputs/{name}" in words
+    assert "run_dir=outputs/shipped-joint-2" in parts["shipped-joint-2"]
+
+
 def test_without_its_file_a_section_is_left_out(copy):
     sections = {
         "speed": "bench-train",

@@ -1,5 +1,6 @@
 """The mean of several runs' weights: their mean, and honest about what they cost."""
 
+import json
 import subprocess
 import sys
 
@@ -21,6 +22,11 @@ def runs(corpus, tmp_path_factory):
     later = (f"init_from={folder / 'first'}", "trainer.epochs=1", "model.dropout=0.3")
     train(compose("train", *tiny_overrides(corpus, folder / "second"), *later))
     train(compose("train", *tiny_overrides(corpus, folder / "other"), "seed=1"))
+    for name in ("first", "second", "other"):  # all of them were made by this process's command
+        path = folder / name / "checkpoints/best/state.json"
+        state = json.loads(path.read_text()) | {"command": f"python train.py run_dir={name}"}
+        state["earlier"] = ["python train.py run_dir=first"] * len(state["earlier"])
+        path.write_text(json.dumps(state))
     return folder
 
 
@@ -52,6 +58,8 @@ def test_what_the_runs_cost_is_counted_once_where_one_went_on_from_another(runs,
     apart = checkpoint.read_state(soup(tmp_path / "b", runs / "other", runs / "second"))
     both = state["second"]["train_seconds"] + state["other"]["train_seconds"]
     assert apart["train_seconds"] == pytest.approx(both)
+    commands = [f"python train.py run_dir={name}" for name in ("other", "first", "second")]
+    assert apart["earlier"] == commands
 
 
 def test_what_has_no_mean_is_refused(runs, corpus, tmp_path):

@@ -193,6 +193,7 @@ def test_dropout_of_merges_is_changed_without_losing_the_labels(corpus, tmp_path
     saving.save(first)
     others = write_parts(tmp_path / "others", train=9, dev=2)
     source = f"init_from={checkpoint.find_latest(tmp_path / 'old/checkpoints')}"
+    pieces += ("text_encoder.dropout=0",)
     tuned = build_trainer(config_of(others, tmp_path / "new", *pieces, source))
     assert all(torch.equal(t, copied(first.model)[name]) for name, t in copied(tuned.model).items())
     accepted = "trainer.accept_changes=[text_encoder.dropout]"

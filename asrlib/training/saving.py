@@ -40,8 +40,9 @@ def refuse_changes(
 ) -> None:
     """Raises ``ValueError`` if a run that goes on from ``start`` would become another one."""
     state, asked = checkpoint.read_state(start), config.trainer.precision
-    then = {"trainer.precision": state["precision"]} | state.get("facts", {})
-    now = {"trainer.precision": state["precision"] if asked == "auto" else asked} | facts
+    begun = state["precision"] or asked  # "" before the first step
+    then = {"trainer.precision": begun} | state.get("facts", {})
+    now = {"trainer.precision": begun if asked == "auto" else asked} | facts
     changes.refuse_changes(OmegaConf.load(start / "config.yaml"), config, then, now, accepted)
 
 

@@ -6,8 +6,8 @@ from report.story.costs import augmentations, budget, faults, loading, recogniti
 from report.story.decoding import attention, decoder_speed, decoders, errors, pairs
 from report.story.evidence import Picture
 from report.story.five_hours import five_hours
-from report.story.models import curves, headline, notes
-from report.story.reproduction import recipes, reproduce
+from report.story.models import curves, headline, logged, notes
+from report.story.reproduction import recipes, reproduce, stages
 
 __all__ = [
     "Picture",
@@ -26,6 +26,7 @@ __all__ = [
     "labels",
     "limits",
     "loading",
+    "logged",
     "notes",
     "pairs",
     "recipes",
@@ -33,4 +34,5 @@ __all__ = [
     "reproduce",
     "speed",
     "spellers",
+    "stages",
 ]

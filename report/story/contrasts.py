@@ -1,4 +1,4 @@
-"""What was tried: pairs of systems that differ in one thing."""
+"""What was tried: pairs of systems, and what was changed between them."""
 
 from collections.abc import Iterator
 
@@ -23,7 +23,7 @@ STAGES = (  # the language model is the same before and after
         "mini-seven-stage-two",
     ),
     (
-        "the same stage two without masks, and with less dropout",
+        "stage two for two epochs without masks and with less dropout, after the same seven",
         "mini-seven",
         "mini-seven-waveform",
     ),
@@ -49,18 +49,44 @@ CONTRASTS = (
     ),
     *STAGES,
     (
+        "this stage two without masks and with less dropout, not with them",
+        "mini-seven-stage-two",
+        "mini-seven-waveform",
+    ),
+    (
         "16 epochs more of five hours: more augmentation, larger batches, a new warm-up and cosine",
         "mini-seven",
         "mini-long",
     ),
-    ("three epochs more, without augmentation", "mini-long", "mini-long-char"),
+    (
+        "three epochs more, without augmentation, half the batch, less than half the rate",
+        "mini-long",
+        "mini-long-char",
+    ),
+    (
+        "18 epochs more with changes of speed and masks alone, a new warm-up and cosine",
+        "mini-long-char",
+        "mini-heard",
+    ),
+    (
+        "four epochs more, without augmentation, half the batch, half the rate",
+        "mini-heard",
+        "mini-longer",
+    ),
+    ("the mean of the weights of the two before, not the last", "mini-longer", "mini-soup"),
+    (
+        "two epochs more, with changes of speed alone, less than half the rate",
+        "mini-soup",
+        "mini-speed",
+    ),
+    ("the mean of the weights of the two before, not the last", "mini-speed", "mini-mean"),
     (
         "eleven epochs more: half as much speech a step, a new warm-up and cosine",
         "flagship-ctc",
         "flagship-longer",
     ),
     (
-        "some epochs more, with half as much speech a step again",
+        "eight epochs more, with half as much speech a step again",
         "flagship-longer",
         "flagship-longest",
     ),
@@ -105,7 +131,7 @@ PLACES = (
 
 
 def ablations() -> Iterator[str]:
-    """One change at a time: differences over seeds, then all rows."""
+    """Change by change: differences over seeds, then all rows."""
     found, entries = rows("models", "decoders", "ablations"), []
     changes = [(*change, "greedy") for change in CONTRASTS]
     changes += [(f"{what}; with a language model", *pair, CROSSED[0]) for what, *pair in STAGES]
@@ -144,7 +170,7 @@ def ablations() -> Iterator[str]:
                 "did not make up for it here."
             )
         yield told
-    yield "All rows:\n\n" + results_table("ablations")
+    yield f"<details><summary>All rows</summary>\n\n{results_table('ablations')}\n\n</details>"
 
 
 def spellers() -> Iterator[str]:

@@ -22,6 +22,7 @@ from report.story.evidence import (
     signed,
     table,
 )
+from report.story.five_hours import errors_of
 
 OURS, THEIRS = "beam+lm", "pyctcdecode+lm"
 # decoders of one model that differ in limits and in the labels' prior
@@ -171,7 +172,7 @@ def errors() -> Iterator[str]:
     """Which kinds of errors each row has; and what ``report.errors`` found in tables of hypotheses."""
     yield table(
         {
-            "model": row.name,
+            "model": f"{row.system} {row.name}",
             "on": row.test_data,
             "decoder": row.decoder,
             "seed": "" if row.seed is None else row.seed,
@@ -183,11 +184,13 @@ def errors() -> Iterator[str]:
         }
         for row in rows("models")
     )
+    yield from errors_of("shipped")
     for path in sorted(ERRORS.glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
         yield f"### {path.stem}"
         rates = f"WER {found['wer']:.2f} %, CER {found['cer']:.2f} %"
         yield f"{rates}, {found['utterances']} utterances ({link(path)})."
+        tables = []
         for title, name in (
             ("By the length of the reference, in words", "by_length"),
             ("By the rate of speech", "by_rate"),
@@ -197,7 +200,8 @@ def errors() -> Iterator[str]:
             ("The most frequent errors (an empty cell: nothing)", "confusions"),
         ):
             if entries := found[name]:
-                yield f"{title}:\n\n{table(_rounded(entry) for entry in entries)}"
+                tables.append(f"{title}:\n\n{table(_rounded(entry) for entry in entries)}")
+        yield "\n\n".join(["<details><summary>The tables</summary>", *tables, "</details>"])
 
 
 def _rounded(entry: dict) -> dict:

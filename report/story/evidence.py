@@ -21,6 +21,7 @@ REPORT = Path("report")
 RESULTS, LOGS, ERRORS = REPORT / "results", REPORT / "logs", REPORT / "errors"
 FIGURES, COMPARISONS = REPORT / "figures", REPORT / "comparisons"
 EXPERIMENTS = Path("asrlib/configs/experiment")
+CARD = Path("checkpoints/shipped/README.md")  # of the model that is shipped
 T95 = (
     12.71,
     4.30,

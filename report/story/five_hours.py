@@ -7,7 +7,11 @@ from asrlib.result import Result, load_results
 from report.story.evidence import ERRORS, RESULTS, link, of, rows, table, wer_of
 
 DEV, OWN = "librispeech val", "mini-librispeech train"
-SAID = {"greedy": "greedily", "beam-lm": "with the language model"}  # by the end of a file's name
+SAID = {  # by the end of a file's name
+    "greedy": "greedily",
+    "beam-lm": "with the language model",
+    "noisy-beam-lm": "with the language model, in noise",
+}
 
 
 def five_hours() -> Iterator[str]:
@@ -20,11 +24,7 @@ def five_hours() -> Iterator[str]:
     yield "All learned from train-clean-5 alone; greedy decoding also of their own training speech, as it is:"
     yield table(_entry(name, [row for row in found if row.name == name]) for name in names)
     for name in names:
-        for end, said in SAID.items():
-            path = ERRORS / f"{name}-{end}.json"
-            if path.exists():
-                errors = json.loads(path.read_text(encoding="utf-8"))
-                yield f"{_told(name, said, errors)} ({link(path)})"
+        yield from errors_of(name)
 
 
 def _entry(name: str, found: list[Result]) -> dict:
@@ -41,6 +41,15 @@ def _entry(name: str, found: list[Result]) -> dict:
         "#with a language model, %": f"{best.wer:.1f}" if best else "–",
         "": best.decoder if best else "",
     }
+
+
+def errors_of(name: str) -> Iterator[str]:
+    """In a sentence or two for each table of errors of a model: which kinds there are, and where."""
+    for end, said in SAID.items():
+        path = ERRORS / f"{name}-{end}.json"
+        if path.exists():
+            errors = json.loads(path.read_text(encoding="utf-8"))
+            yield f"{_told(name, said, errors)} ({link(path)})"
 
 
 def _told(name: str, said: str, errors: dict) -> str:

@@ -1,13 +1,14 @@
 """The models: their numbers, how they learned, and what was tried."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from report.story import figures
 from report.story.evidence import (
+    CARD,
     EXPERIMENTS,
+    FIGURES,
     Picture,
     corpus,
     experiment,
@@ -42,13 +43,12 @@ def headline() -> Iterator[str]:
             f"- Lowest WER on **{test_data}**: **{wer_of(best):.1f} %** ({how}) by `{row.name}` "
             f"with `{row.decoder}`, {row.parameters / 1e6:.1f} M parameters."
         )
-    card = Path("checkpoints/shipped/README.md")
-    if card.exists():
-        name = OmegaConf.load(card.with_name("config.yaml")).name
+    if CARD.exists():
+        name = OmegaConf.load(CARD.with_name("config.yaml")).name
         yield (
-            f"**The model that is shipped** is `{name}`: its {link(card, 'card')} has data, licences and "
-            f"limits, {link('report/shipped-samples.md', 'a table')} its best and worst dev utterances; its "
-            "commands are in part 2, its learning curve in part 3."
+            f"**The model that is shipped** is `{name}`: its {link(CARD, 'card')} has data, licences and "
+            f"limits, {link('report/shipped-samples.md', 'a table')} its best and worst dev utterances; how "
+            "it was made is in part 3, its learning curve in part 4."
         )
     yield results_table("models")
     used = {name for row in published for name in (corpus(row), row.test_data.split()[0])}
@@ -61,7 +61,7 @@ def headline() -> Iterator[str]:
                 "#utterances": part["utterances"],
                 "#words": f"{part['words']:,}",
                 "#minutes": f"{part['seconds'] / 60:.1f}",
-                "#speakers": part["speakers"],
+                "#speakers whose name is known": part["speakers"],
                 "files": ", ".join(f"{n} {suffix}" for suffix, n in part["files"].items()),
                 "#known sentences": ""
                 if part["data"].endswith("train")
@@ -97,6 +97,22 @@ def curves() -> Iterator[str | Picture]:
         else:
             found = {name: next(iter(logs(name).values())) for name in names}
         yield figures.training(names[0], found)
+
+
+def logged() -> Iterator[str | Picture]:
+    """Spectrograms that were logged while a model was trained, as they are in ``report/figures/logged``."""
+    found = sorted((FIGURES / "logged").glob("*.png"))
+    if found:
+        yield "### What else is logged"
+        yield (
+            "After each evaluation, beside the scalars: random utterances of train and dev with what was "
+            "said, what was recognised, CER and WER; spectrograms and audio of an utterance of train as the "
+            "model saw it and before augmentation, and of one of dev. Of the model that is shipped, after "
+            "its last epoch (recordings and random texts are left out, as they are not ours; the best and "
+            f"the worst of dev are in {link('report/shipped-samples.md', 'a table')}):"
+        )
+    for path in found:
+        yield Picture(path, f"Spectrogram: {path.stem.replace('-', ' ')}")
 
 
 def _told(name: str) -> str:

@@ -4,21 +4,71 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from asrlib.configs import compose
 from asrlib.result import Result
 from report.story.evidence import (
+    CARD,
     EXPERIMENTS,
     code,
     commands,
     experiment,
     link,
+    log_paths,
     logs,
     rows,
     table,
     wrapped,
 )
+
+# What a row's command names, where that is something else today or on no other machine: what to name now.
+INSTEAD = {
+    "init_from=checkpoints/shipped": "init_from=outputs/flagship-ctc",
+    "outputs/mini-ctc-gpu": "outputs/mini-ctc",
+    "data/lm3.arpa.gz": "checkpoints/shipped/lm3.arpa.gz",
+}
+# Of two processes, which a checkpoint that went on from it did not say.
+ALONE = "python -u train.py experiment=flagship_longer"
+TOGETHER = "torchrun --nproc-per-node=2 train.py experiment=flagship_longer"
+INSTEAD_OF = {  # for the rows of one model
+    "shipped-joint-2": {"outputs/shipped-joint": "outputs/shipped-joint-2"},
+    **{
+        name: {
+            "checkpoints/shipped": f"outputs/{name}",
+            "report/results/shipped.json": f"report/results/{name}.json",
+        }
+        for name in ("flagship-ctc", "flagship-longer")
+    },
+}
+
+
+def stages() -> Iterator[str]:
+    """The trainings one after the other that made the model that is shipped."""
+    if not CARD.exists():
+        return
+    name, found = OmegaConf.load(CARD.with_name("config.yaml")).name, rows("models")
+    whole = next((row for row in found if row.name == name), None)
+    if whole is None:
+        return
+    entries, hours = [], 0.0
+    for command in whole.command.split(" && ")[:-1]:
+        words = dict(word.partition("=")[::2] for word in shlex.split(command))
+        path = EXPERIMENTS / f"{words['experiment']}.yaml"
+        stage = words.get("name") or compose("train", f"experiment={path.stem}").name
+        row = next((row for row in found if row.name == stage), whole)
+        entries.append(
+            {
+                "training": f"`{stage}`",
+                "experiment": link(path, f"experiment={path.stem}"),
+                "#epochs": ", ".join(f"{log[-1]['epoch']:.0f}" for log in logs(stage).values()),
+                "#hours": f"{row.train_hours - hours:.2f}",
+                "log": ", ".join(map(link, log_paths(stage).values())),
+            }
+        )
+        hours = row.train_hours
+    yield "**The model that is shipped**, in trainings that each begin with the weights of the one before:"
+    yield table(entries)
 
 
 def recipes() -> Iterator[str]:
@@ -84,7 +134,7 @@ def reproduce() -> Iterator[str]:
         trained = [part for row in here for part in _trained(row)]
         tuned = dict.fromkeys(filter(None, map(_tuning, here)))
         # report.decoders tests each of its decoders
-        tested = [commands(row.command)[-1] for row in here if not tuned or row in final]
+        tested = [_today(row)[-1] for row in here if not tuned or row in final]
         told = code("\n".join(dict.fromkeys([*trained, *tuned, *tested])))
         yield f"<details><summary>The commands</summary>\n\n{told}\n\n</details>"
         yield from dict.fromkeys(filter(None, map(_folder, here)))
@@ -105,12 +155,22 @@ def _cost(row: Result) -> dict:
 
 def _trained(row: Result) -> list[str]:
     """The trainings of a row. What a committed checkpoint began with stands where that is made."""
-    stages = commands(row.command)[:-1]
+    stages = _today(row)[:-1]
     name = experiment(row)
     if name is None or not (EXPERIMENTS / f"{name}.yaml").exists():
         return stages
     start = Path(compose("train", f"experiment={name}").init_from or "")
     return stages[-1:] if start.is_relative_to("checkpoints") else stages
+
+
+def _today(row: Result) -> list[str]:
+    """The commands of a row, with what has changed since in its place."""
+    instead = INSTEAD | INSTEAD_OF.get(row.name, {})
+    words = []
+    for word in shlex.split(row.command.replace(ALONE, TOGETHER)):
+        key, equals, value = instead.get(word, word).rpartition("=")
+        words.append(f"{key}{equals}{instead.get(value, value)}")
+    return commands(" ".join(word if word == "&&" else shlex.quote(word) for word in words))
 
 
 def _words(row: Result) -> dict[str, str]:
