@@ -74,11 +74,6 @@ CONTRASTS = (
         "mini-longer",
     ),
     ("the mean of the weights of the two before, not the last", "mini-longer", "mini-soup"),
-    (
-        "two epochs more, with changes of speed alone, less than half the rate",
-        "mini-soup",
-        "mini-speed",
-    ),
     ("the mean of the weights of the two before, not the last", "mini-speed", "mini-mean"),
     (
         "eleven epochs more: half as much speech a step, a new warm-up and cosine",
