@@ -85,11 +85,7 @@ def result_of(
     from asrlib.checkpoint import read_state
 
     config, state = OmegaConf.load(checkpoint / "config.yaml"), read_state(checkpoint)
-    commands = [
-        *state.get("earlier", []),
-        training_command(state, config.trainer.accumulate),
-        facts["command"],
-    ]
+    commands = [*training_commands(state, config.trainer.accumulate), facts["command"]]
     facts["command"] = " && ".join(commands)
     if (trained := state.get("devices", [])) and trained != [facts["device"]]:
         facts["device"] = f"{' and '.join(trained)}, tested on {facts['device']}"
@@ -108,15 +104,16 @@ def result_of(
     )
 
 
-def training_command(state: dict, accumulate: int) -> str:
-    """That of a checkpoint's ``state``; under torchrun if several processes made a step, each of which knows
-    its own arguments."""
+def training_commands(state: dict, accumulate: int) -> list[str]:
+    """Those that made a checkpoint, by its ``state``, the first stage's first; the last one under torchrun if
+    several processes made a step, each of which knows its own arguments."""
     batches = re.match(r"\d+", state.get("facts", {}).get("trainer.accumulate", "1"))
     processes = int(batches[0]) // accumulate
     if processes < 2:
-        return state["command"]
+        return [*state.get("earlier", []), state["command"]]
     words = [word for word in shlex.split(state["command"]) if word not in ("python", "-u")]
-    return shlex.join(["torchrun", f"--nproc-per-node={processes}", *words])
+    together = shlex.join(["torchrun", f"--nproc-per-node={processes}", *words])
+    return [*state.get("earlier", []), together]
 
 
 def run_name(folder: str | None) -> str:

@@ -23,7 +23,7 @@ from asrlib.checkpoint import (
     read_weights,
     save_checkpoint,
 )
-from asrlib.result import command_line, training_command
+from asrlib.result import command_line, training_commands
 
 MADE_BY = ("model", "features")  # sections of the configuration that must be the same
 
@@ -85,8 +85,7 @@ def _mean(weights: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 def _together(states: list[dict], accumulate: list[int]) -> dict:
     """The state of a run that all of these were stages of."""
     chains = [
-        [*state.get("earlier", []), training_command(state, batches)]
-        for state, batches in zip(states, accumulate, strict=True)
+        training_commands(state, batches) for state, batches in zip(states, accumulate, strict=True)
     ]
     whole = [  # those that no other run went on from
         state

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from asrlib import checkpoint, text
 from asrlib.build import build
 from asrlib.model import AcousticModel
-from asrlib.result import training_command
+from asrlib.result import training_commands
 from asrlib.training.state import Progress
 
 
@@ -68,10 +68,7 @@ def count_earlier_stages(folder: Path | str, progress: Progress) -> None:
     """What the checkpoint ``folder`` was made by, and its cost, belong to what is made from it."""
     path = checkpoint.find_checkpoint(folder)
     state, config = checkpoint.read_state(path), OmegaConf.load(path / "config.yaml")
-    progress.earlier = [
-        *state.get("earlier", []),
-        training_command(state, config.trainer.accumulate),
-    ]
+    progress.earlier = training_commands(state, config.trainer.accumulate)
     progress.audio_seconds = state["audio_seconds"]
     progress.train_seconds = state["train_seconds"]
     progress.devices = state.get("devices", [])
