@@ -155,12 +155,12 @@ def _cost(row: Result) -> dict:
 
 def _trained(row: Result) -> list[str]:
     """The trainings of a row. What a committed checkpoint began with stands where that is made."""
-    stages = _today(row)[:-1]
+    made = _today(row)[:-1]
     name = experiment(row)
     if name is None or not (EXPERIMENTS / f"{name}.yaml").exists():
-        return stages
+        return made
     start = Path(compose("train", f"experiment={name}").init_from or "")
-    return stages[-1:] if start.is_relative_to("checkpoints") else stages
+    return made[-1:] if start.is_relative_to("checkpoints") else made
 
 
 def _today(row: Result) -> list[str]:
