@@ -39,6 +39,7 @@ MODELS = {
     "conformer-8": "model=conformer model.size=xxs model.subsampling=8",
     "conformer-inter": "model=conformer model.size=xxs model.intermediate_layers=[1]",
     "conformer-depth": "model=conformer model.size=xxs model.stochastic_depth=0.1",
+    "conformer-phones": "model=conformer model.size=xxs model.phone_layer=1",
     "pyramid": "model=pyramid model.size=xxs model.halvings=2",
     "pyramid-8": "model=pyramid model.size=xxs",
     "las": "model=las model.size=xxs",

@@ -59,6 +59,30 @@ def test_with_the_same_labels_every_tensor_is_taken_over(source, capsys):
     assert "anew" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("prefix", ["", "listener."])
+def test_a_trained_encoder_that_is_given_phones_says_at_first_what_it_said(tmp_path, prefix):
+    plain = {"_target_": "asrlib.model.Conformer", "size": "xxs"}
+    speller = {
+        "_target_": "asrlib.model.LAS",
+        "size": "xxs",
+        "listener": plain | {"phone_layer": 1},
+    }
+    with_phones = speller if prefix else plain | {"phone_layer": 1}
+    old, new = (
+        OmegaConf.create({"model": m, "features": {"n_mels": N_MELS}}) for m in (plain, with_phones)
+    )
+    theirs = make_model(ABC, 1, old)
+    checkpoint.save_checkpoint(tmp_path / "best", theirs, old, ABC, state={})
+    ours = make_model(ABC, 2, new)
+    kept = start_from(tmp_path / "best", ours, ABC, new)
+    parts = ["from_phones.bias", "from_phones.weight", "phone_head.bias", "phone_head.weight"]
+    assert [name for name in kept if "speller" not in name] == [prefix + name for name in parts]
+    spectrogram, length = torch.randn(1, N_MELS, 60), torch.tensor([60])
+    said = [model.eval().encoder(spectrogram, length) for model in (theirs, ours)]
+    torch.testing.assert_close(said[1]["log_probs"], said[0]["log_probs"])
+    assert said[1]["phone_log_probs"].isfinite().all()
+
+
 @pytest.mark.parametrize("labels", [LONGER, XYZ])  # XYZ: as many, but others
 def test_with_other_labels_the_head_alone_is_new_and_named(source, capsys, labels):
     model = make_model(labels, seed=2)

@@ -207,6 +207,14 @@ def test_the_weight_of_the_prior_is_tuned_too_and_kept_with_what_was_measured(co
         run_tuning(corpus, run_dir, *few, "decoder=lm")
 
 
+def test_the_weight_of_phones_is_for_a_decoder_that_reads_them(corpus, run_dir):
+    few = ["tune.alphas=[0.8]", "tune.betas=[2]", "tune.phone_weights=[0,1]"]
+    with pytest.raises(ValueError, match="beam_lm_phones"):
+        run_tuning(corpus, run_dir, *few)
+    with pytest.raises(ValueError, match="loss=phones"):  # as this run was not trained
+        run_tuning(corpus, run_dir, *few, "decoder=beam_lm_phones")
+
+
 def test_recordings_read_in_windows_are_decoded_as_in_inference(corpus, run_dir, tmp_path):
     shutil.copytree(corpus / "dev", tmp_path / "dev")
     text = " ".join(random_text("long", i) for i in range(40))

@@ -1,48 +1,25 @@
 """espeak-ng as a function from text to samples.
 
-It comes as a shared library in the ``espeakng-loader`` wheel and is called with ctypes. It keeps state
-between utterances which it offers no way to reset (the place in the flutter table that wavers the
-pitch, echo), and seeds its noise from the clock. So each utterance is spoken in a fresh forked process
-with a fixed noise seed: the samples depend on the arguments alone.
+Of its state (``asrlib.espeak``) the place in the flutter table that wavers the pitch, and echo, would
+reach the next utterance; its noise is seeded from the clock unless that is fixed.
 """
 
 import ctypes
-import multiprocessing
-from multiprocessing.connection import Connection
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import soxr
 
 from asrlib.data.audio import SAMPLE_RATE
-
-
-def _loader() -> ModuleType:
-    try:
-        import espeakng_loader
-    except ImportError as error:
-        raise ImportError(
-            "the demonstration corpus needs espeakng-loader: pip install -r requirements-dev.txt"
-        ) from error
-    return espeakng_loader
-
+from asrlib.espeak import checked, data_folder, in_a_process, open_espeak
 
 _Callback = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
 )
 
 
-def _checked(status: int, call: str) -> int:
-    if status < 0 or (status > 0 and call != "espeak_Initialize"):
-        raise RuntimeError(f"espeak-ng: {call} returned {status}")
-    return status
-
-
 def _run_espeak(voice: str, rate: int, pitch: int, sentence: str) -> tuple[int, bytes]:
     """Sample rate in Hz and 16-bit samples; to be called once in the life of a process."""
-    loader = _loader()
-    lib = ctypes.CDLL(loader.get_library_path())
+    lib, sample_rate = open_espeak(voice)
     chunks: list[bytes] = []
 
     @_Callback
@@ -51,22 +28,15 @@ def _run_espeak(voice: str, rate: int, pitch: int, sentence: str) -> tuple[int, 
             chunks.append(ctypes.string_at(samples, 2 * count))
         return 0
 
-    # from espeak-ng's speak_lib.h: synchronous output, do not exit on errors, UTF-8; 1 rate, 3 pitch
-    data = loader.get_data_path().encode()
-    sample_rate = _checked(lib.espeak_Initialize(2, 0, data, 0x8000), "espeak_Initialize")
     lib.espeak_SetSynthCallback(collect)
     lib.espeak_ng_SetRandSeed(ctypes.c_long(1))
-    _checked(lib.espeak_SetVoiceByName(voice.encode()), f"espeak_SetVoiceByName({voice})")
-    _checked(lib.espeak_SetParameter(1, rate, 0), "espeak_SetParameter")
-    _checked(lib.espeak_SetParameter(3, pitch, 0), "espeak_SetParameter")
+    # from espeak-ng's speak_lib.h: UTF-8; 1 rate, 3 pitch
+    checked(lib.espeak_SetParameter(1, rate, 0), "espeak_SetParameter")
+    checked(lib.espeak_SetParameter(3, pitch, 0), "espeak_SetParameter")
     text = sentence.encode()
-    _checked(lib.espeak_Synth(text, len(text) + 1, 0, 1, 0, 1, None, None), "espeak_Synth")
-    _checked(lib.espeak_Synchronize(), "espeak_Synchronize")
+    checked(lib.espeak_Synth(text, len(text) + 1, 0, 1, 0, 1, None, None), "espeak_Synth")
+    checked(lib.espeak_Synchronize(), "espeak_Synchronize")
     return sample_rate, b"".join(chunks)
-
-
-def _send_espeak(connection: Connection, *arguments) -> None:
-    connection.send(_run_espeak(*arguments))
 
 
 def speak(accent: str, variant: str, rate: int, pitch: int, sentence: str) -> np.ndarray:
@@ -84,21 +54,10 @@ def speak(accent: str, variant: str, rate: int, pitch: int, sentence: str) -> np
         ValueError: no such variant, or the platform cannot fork processes (Windows).
     """
     # espeak-ng itself would fall back on its default timbre without a word
-    variants = Path(_loader().get_data_path()) / "voices" / "!v"
+    variants = data_folder() / "voices" / "!v"
     if variant != "default" and not (variants / variant).is_file():
         raise ValueError(f"espeak-ng has no voice variant {variant!r} in {variants}")
     voice = accent if variant == "default" else f"{accent}+{variant}"
-    fork = multiprocessing.get_context("fork")
-    receiver, sender = fork.Pipe(duplex=False)
-    process = fork.Process(target=_send_espeak, args=(sender, voice, rate, pitch, sentence))
-    process.start()
-    sender.close()
-    try:
-        sample_rate, pcm = receiver.recv()
-    except EOFError:
-        raise RuntimeError(f"espeak-ng gave no speech for {voice}: {sentence!r}") from None
-    finally:
-        process.join()
-        receiver.close()
+    sample_rate, pcm = in_a_process(_run_espeak, voice, rate, pitch, sentence)
     samples = np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
     return soxr.resample(samples, sample_rate, SAMPLE_RATE)

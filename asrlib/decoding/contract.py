@@ -4,7 +4,7 @@ Decoders of CTC read ``log_probs`` and ``log_probs_length``; one that reads more
 ``reads``, names in the order of its arguments.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from torch import Tensor
@@ -25,9 +25,26 @@ def decode(decoder: Decoder, output: Mapping[str, Tensor]) -> list[Hypothesis]:
     """The hypotheses of a batch from a model's output, with one space between words and none outside.
 
     Characters may spell others: between words, so that no word is changed.
+
+    Raises:
+        ValueError: as ``decoder``; or it reads what the model does not make.
     """
-    found = decoder(*(output[name] for name in reads(decoder)))
+    found = decoder(*read(output, reads(decoder)))
     return [replace(hypothesis, text=" ".join(hypothesis.text.split())) for hypothesis in found]
+
+
+def read(output: Mapping[str, Tensor], names: Iterable[str]) -> list[Tensor]:
+    """What ``output`` has under ``names``.
+
+    Raises:
+        ValueError: the model does not make it.
+    """
+    if missing := [name for name in names if name not in output]:
+        raise ValueError(
+            f"this decoder reads {', '.join(missing)}, which the model does not make: phones come of "
+            "loss=phones model.phone_layer=NUMBER in training; decoder=beam_lm needs none"
+        )
+    return [output[name] for name in names]
 
 
 def decode_one(decoder: Decoder, frames: Mapping[str, Tensor]) -> Hypothesis:

@@ -15,7 +15,7 @@ MOST_NUMBERS = 150  # cells, beyond which their numbers would not be legible
 
 
 def grid_figure(grid: Grid, best: Scored, data: str, greedy_wer: float) -> Figure:
-    """WER over α × β at the width and the prior's weight of ``best``.
+    """WER over α × β at the width and the weights of the prior and of phones of ``best``.
 
     Cells are the grid, dots the points between them.
 
@@ -23,11 +23,11 @@ def grid_figure(grid: Grid, best: Scored, data: str, greedy_wer: float) -> Figur
         data: the name of what was decoded, such as "demo val".
         greedy_wer: percent, for comparison.
     """
-    width, prior = best.point[2:]
+    width, prior, phones = best.point[2:]
     wers = {
         (p.alpha, p.beta): s.sums()[0].rate
         for p, s in grid.scored.items()
-        if p[2:] == (width, prior)
+        if p[2:] == best.point[2:]
     }
     cells = np.array([[wers[alpha, beta] for alpha in grid.alphas] for beta in grid.betas])
     # a few hopeless corners must not take all the colours
@@ -68,7 +68,8 @@ def grid_figure(grid: Grid, best: Scored, data: str, greedy_wer: float) -> Figur
     axes.set_yticks(grid.betas, [f"{beta:g}" for beta in grid.betas])
     axes.set_title(
         f"best {best.sums()[0].rate:.2f} % at α = {best.point.alpha:g}, β = {best.point.beta:g}, "
-        f"beam width {width}{f', prior {prior:g}' * bool(prior)}; greedy {greedy_wer:.2f} %",
+        f"beam width {width}{f', prior {prior:g}' * bool(prior)}{f', phones {phones:g}' * bool(phones)}; "
+        f"greedy {greedy_wer:.2f} %",
         fontsize=10,
     )
     figure.colorbar(image, ax=axes, label=f"WER, % on {data}", extend="max")

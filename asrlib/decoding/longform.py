@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from asrlib.data.audio import SAMPLE_RATE, AudioError
-from asrlib.decoding.contract import LENGTH, Decoder, decode_one, reads
+from asrlib.decoding.contract import LENGTH, Decoder, decode_one, read, reads
 from asrlib.decoding.greedy import Hypothesis
 from asrlib.model import AcousticModel
 from asrlib.text import BLANK, CTCTextEncoder
@@ -90,8 +90,9 @@ class LongForm:
             lengths = torch.tensor([len(w) for w in group])
             padded = torch.nn.utils.rnn.pad_sequence(group, batch_first=True)
             output = self.model(padded.to(self.model.device), lengths)
+            said = dict(zip(names, read(output, names), strict=True))
             for row, length in enumerate(output[LENGTH].tolist()):
-                yield {name: output[name][row, :length] for name in names}
+                yield {name: tensor[row, :length] for name, tensor in said.items()}
 
     def _gap(self, log_probs: Tensor) -> int:
         """The frame of [n, V] in the middle of the widest gap between words (else within one)."""

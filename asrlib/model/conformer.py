@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from asrlib.model.attention import SelfAttention, rotations
 from asrlib.model.dropout import Dropout, StochasticDepth
 from asrlib.model.masking import conv_output_length, length_mask, mask_time
+from asrlib.text.phones import PHONES
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,11 @@ class Conformer(nn.Module):
             before it in proportion to their number (Huang et al. 2016).
         intermediate_layers: numbers of blocks, the first being 1, whose output the head also labels,
             for a CTC loss there too (Lee and Watanabe, ICASSP 2021). The last block's is ``log_probs``.
+        phone_layer: number of the block from whose output a head of its own makes phones
+            (``asrlib.text.phones``), for a CTC loss that teaches the lower blocks how words sound (Fernández
+            et al. 2007; Krishna et al. 2018). The blocks above it are given what it found, as in Nozaki and
+            Komatsu ("Relaxing the conditional independence assumption of CTC-based ASR by conditioning on
+            intermediate predictions", Interspeech 2021). None: no phones.
 
     Raises:
         ValueError: an unknown size or subsampling, a rate outside [0, 1), no such block.
@@ -209,6 +215,7 @@ class Conformer(nn.Module):
         dropout: float = 0.1,
         stochastic_depth: float = 0.0,
         intermediate_layers: list[int] | tuple[int, ...] = (),
+        phone_layer: int | None = None,
     ):
         super().__init__()
         if size not in SIZES or subsampling not in (4, 8):
@@ -218,9 +225,11 @@ class Conformer(nn.Module):
             )
         self.size, self.stride = SIZES[size], subsampling
         layers, width = self.size.layers, self.size.width
-        if not set(intermediate_layers) <= set(range(1, layers)):
+        inner = {*intermediate_layers, *([] if phone_layer is None else [phone_layer])}
+        if not inner <= set(range(1, layers)):
             raise ValueError(
-                f"intermediate layers of {size!r} are 1 to {layers - 1}, not {intermediate_layers!r}"
+                f"intermediate layers of {size!r} are 1 to {layers - 1}, not {intermediate_layers!r}; its "
+                f"phone layer is one of them, not {phone_layer!r}"
             )
         self.intermediate_layers = sorted(set(intermediate_layers))
         self.subsampling = Subsampling(n_mels, self.size.channels, width, subsampling)
@@ -229,6 +238,10 @@ class Conformer(nn.Module):
             for number in range(1, layers + 1)
         )
         self.head = nn.Linear(width, vocabulary_size)
+        self.phone_layer = phone_layer
+        if phone_layer is not None:
+            self.phone_head = nn.Linear(width, 1 + len(PHONES))
+            self.from_phones = nn.Linear(1 + len(PHONES), width)
 
     def output_length(self, lengths: Tensor) -> Tensor:
         """Encoder frames T' of feature frames T."""
@@ -240,18 +253,22 @@ class Conformer(nn.Module):
         """float [B, F, T] and frames [B] → ``log_probs`` float32 [B, T', V], ``log_probs_length`` [B],
         and ``encoded`` float32 [B, T', D].
 
-        With ``intermediate_layers`` also ``intermediate_log_probs``, one like ``log_probs`` for each.
+        With ``intermediate_layers`` also ``intermediate_log_probs``, one like ``log_probs`` for each; with
+        ``phone_layer`` ``phone_log_probs`` float32 [B, T', 1 + phones].
         """
         lengths = self.output_length(spectrogram_length)
         x = self.subsampling(spectrogram, spectrogram_length).float()
         mask = real_frames(lengths, x.shape[1], x.device)
         by = rotations(x.shape[1], self.size.width // self.size.heads, x.device)
-        intermediate = []
+        intermediate, phones = [], {}
         for number, block in enumerate(self.blocks, start=1):
             x = block(x, by, mask)
             if number in self.intermediate_layers:
                 intermediate.append(self._log_probs(x))
-        out = {"log_probs": self._log_probs(x), "log_probs_length": lengths, "encoded": x}
+            if number == self.phone_layer:
+                phones["phone_log_probs"] = self.phone_head(x).float().log_softmax(dim=-1)
+                x = x + self.from_phones(phones["phone_log_probs"].exp())
+        out = {"log_probs": self._log_probs(x), "log_probs_length": lengths, "encoded": x} | phones
         return out | ({"intermediate_log_probs": intermediate} if intermediate else {})
 
     def _log_probs(self, x: Tensor) -> Tensor:

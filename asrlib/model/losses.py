@@ -16,6 +16,7 @@ from asrlib.model.alignment import guidance_sum
 from asrlib.model.las import EOS
 from asrlib.model.masking import length_mask
 from asrlib.text import BLANK
+from asrlib.text.phones import Pronouncer
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,15 @@ def ctc_sums(
     if not len(log_probs):  # torch refuses it; zeros that can still be differentiated
         return log_probs.sum().expand(count)
     labels = targets.repeat(count, 1), target_lengths.repeat(count)
+    return ctc_losses_of(log_probs, frames.repeat(count), *labels).view(count, -1).sum(dim=1)
+
+
+def ctc_losses_of(
+    log_probs: Tensor, frames: Tensor, targets: Tensor, target_lengths: Tensor
+) -> Tensor:
+    """As ``asrlib.model.ctc.ctc_losses``, on any device; the texts are on the CPU."""
     losses = _losses_on_a_cpu() if log_probs.device.type == "cpu" else torchs_losses
-    return losses(log_probs, frames.repeat(count), *labels).view(count, -1).sum(dim=1)
+    return losses(log_probs, frames, targets, target_lengths)
 
 
 @cache
@@ -105,7 +113,8 @@ def consistency_sum(first: Tensor, second: Tensor, frames: Tensor) -> Tensor:
 class CTCLoss(nn.Module):
     """Connectionist temporal classification (Graves et al. 2006), alone or mixed with regularisers.
 
-    (1 − intermediate) · CTC + intermediate · CTC of inner layers + consistency · CR
+    (1 − intermediate) · CTC + intermediate · CTC of inner layers + phones · CTC of phones
+    + consistency · CR
 
     Intermediate CTC (Lee and Watanabe, "Intermediate loss regularization for CTC-based speech
     recognition", ICASSP 2021) asks layers inside the encoder for the labels, too; the mean over those
@@ -114,22 +123,33 @@ class CTCLoss(nn.Module):
     should agree in every frame (``consistency_sum``); the mean of both views' CTC counts. As in that
     paper CR is a sum over frames beside CTC's sum over labels: all is then divided by target labels.
 
+    CTC of phones asks an inner layer for how the text sounds, which is nearer to what was heard than its
+    spelling (Fernández et al., "Sequence labelling in structured domains with hierarchical recurrent neural
+    networks", IJCAI 2007; Krishna et al., "Hierarchical multitask learning for CTC-based speech recognition",
+    2018); as a sum over phones it is divided by target labels, too.
+
     Utterances without a CTC path are in no part, and named in ``infeasible`` instead of being hidden
-    behind a zero. Evaluation has one view and no CR.
+    behind a zero; one with a path for its labels and none for its phones is in all parts but that of phones.
+    Evaluation has one view and no CR.
 
     Args:
         intermediate: weight in [0, 1); not 0 needs a model with ``intermediate_layers``.
         consistency: weight of CR; not 0 makes the trainer show two ``views`` of a batch.
+        phones: weight of the CTC of phones, if any; it needs a model with a ``phone_layer``, and espeak-ng.
     """
 
-    def __init__(self, intermediate: float = 0.0, consistency: float = 0.0):
+    def __init__(
+        self, intermediate: float = 0.0, consistency: float = 0.0, phones: float | None = None
+    ):
         super().__init__()
-        if not 0 <= intermediate < 1 or consistency < 0:
+        phones = phones or 0.0
+        if not 0 <= intermediate < 1 or consistency < 0 or phones < 0:
             raise ValueError(
                 f"loss.intermediate={intermediate} must be in [0, 1), "
-                f"loss.consistency={consistency} not below 0"
+                f"loss.consistency={consistency} and loss.phones={phones} not below 0"
             )
-        self.intermediate, self.consistency = intermediate, consistency
+        self.intermediate, self.consistency, self.phones = intermediate, consistency, phones
+        self._pronounce = Pronouncer()
         self.views = 2 if consistency else 1
 
     def count(self, batch: dict, frames: Tensor) -> int:
@@ -143,10 +163,10 @@ class CTCLoss(nn.Module):
         Args:
             batch: ``text_encoded`` [B, U], ``log_probs`` [N·B, T', V], ``text_encoded_length`` [B],
                 ``log_probs_length`` [N·B], and what the weights ask for: ``intermediate_log_probs``,
-                a list of [N·B, T', V].
+                a list of [N·B, T', V]; ``text``, a list of B, and ``phone_log_probs`` [N·B, T', P].
 
         Raises:
-            ValueError: intermediate outputs are asked for, and the model makes none.
+            ValueError: intermediate outputs or phones are asked for, and the model makes none.
         """
         texts, text_lengths = batch["text_encoded"], batch["text_encoded_length"]
         views = len(batch["log_probs"]) // len(texts)
@@ -164,14 +184,33 @@ class CTCLoss(nn.Module):
             mean = sum(others) / len(others)
             parts["intermediate"] = mean.detach()
             total = (1 - self.intermediate) * total + self.intermediate * mean
+        if self.phones:
+            sound = self._phones_sum(batch, rows, frames, views)
+            parts["phones"] = sound.detach()
+            total = total + self.phones * sound
         if self.consistency and views == 2:
             first, second = outputs[0].chunk(2)
             disagreement = consistency_sum(first, second, frames[rows])
             parts["consistency"] = disagreement.detach()
             total = total + self.consistency * disagreement
         infeasible = (~feasible).nonzero().flatten().tolist()
-        mixed = self.intermediate or self.consistency
+        mixed = self.intermediate or self.consistency or self.phones
         return LossSum(total, int(text_lengths[rows].sum()), infeasible, parts if mixed else {})
+
+    def _phones_sum(self, batch: dict, rows: Tensor, frames: Tensor, views: int) -> Tensor:
+        """CTC of the phones of ``rows``, summed over them, the mean of all views."""
+        if "phone_log_probs" not in batch:
+            raise ValueError(
+                f"loss.phones={self.phones} needs a model that makes phones: set model.phone_layer, or "
+                "choose another loss"
+            )
+        phones, lengths = self._pronounce([batch["text"][row] for row in rows.tolist()])
+        possible = ctc_feasible(frames[rows], phones, lengths)
+        rows, phones, lengths = rows[possible], phones[possible], lengths[possible]
+        every = torch.cat([rows + view * len(frames) for view in range(views)])
+        output = batch["phone_log_probs"][every.to(batch["phone_log_probs"].device)]
+        labels = [x.repeat(views, *[1] * (x.ndim - 1)) for x in (frames[rows], phones, lengths)]
+        return ctc_sums([output], *labels)[0] / views
 
     def _intermediate_outputs(self, batch: dict) -> list[Tensor]:
         if not batch.get("intermediate_log_probs"):
@@ -198,7 +237,7 @@ class JointLoss(CTCLoss):
         attention: weight in (0, 1].
         label_smoothing: share of each target that is spread over all labels, in [0, 1).
         guidance: weight of what draws attention to where CTC heard a label, 0 or more.
-        intermediate, consistency: as ``CTCLoss`` has them.
+        intermediate, consistency, phones: as ``CTCLoss`` has them.
     """
 
     IGNORED = -100
@@ -210,8 +249,9 @@ class JointLoss(CTCLoss):
         guidance: float = 0.0,
         intermediate: float = 0.0,
         consistency: float = 0.0,
+        phones: float | None = None,
     ):
-        super().__init__(intermediate, consistency)
+        super().__init__(intermediate, consistency, phones)
         if not 0 < attention <= 1 or not 0 <= label_smoothing < 1:
             raise ValueError(
                 f"loss.attention={attention} must be in (0, 1], "
@@ -219,10 +259,10 @@ class JointLoss(CTCLoss):
             )
         if guidance < 0:
             raise ValueError(f"loss.guidance={guidance} must not be below 0")
-        if attention == 1 and (intermediate or consistency or guidance):
+        if attention == 1 and (intermediate or consistency or guidance or phones):
             raise ValueError(
-                "loss.attention=1 leaves no weight for CTC, which loss.intermediate, loss.consistency "
-                "and loss.guidance need: lower it"
+                "loss.attention=1 leaves no weight for CTC, which loss.intermediate, loss.consistency, "
+                "loss.phones and loss.guidance need: lower it"
             )
         self.attention, self.label_smoothing, self.guidance = attention, label_smoothing, guidance
 

@@ -6,6 +6,7 @@ Names as in the template: a scalar is ``NAME_PART``.
 |---|---|---|
 | ``loss_train`` | nats per label, mean of the steps since the last row | every ``log_every`` steps |
 | ``loss_ctc_PART``, ``loss_intermediate_PART`` | parts of a mixed loss, unweighted | with ``loss_PART`` |
+| ``loss_phones_PART`` | likewise: CTC of the phones | likewise |
 | ``loss_attention_PART`` | likewise: cross entropy of smoothed labels | likewise |
 | ``loss_guidance_PART`` | likewise: −ln of the attention near CTC's times | likewise |
 | ``loss_consistency_train`` | likewise; dev has one view of an utterance | with ``loss_train`` |

@@ -1,6 +1,6 @@
 """Where a training starts from: the weights of another one, and what of them is left as it is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -22,10 +22,11 @@ def start_from(
 ) -> list[str]:
     """Gives the encoder the weights of a checkpoint, whose labels may be others.
 
-    A listener takes the weights of an encoder that has been one without a speller. With the same labels
-    in the same order all is taken over. Otherwise the tensors whose shape follows
-    the vocabulary (the head, as a rule) stay as they were initialised, even where they would fit: a row
-    that meant one label would have to mean another. What happened is told.
+    A listener takes the weights of an encoder that has been one without a speller, an encoder with phones
+    those of one without, and makes at first of any recording what that one made. With the same labels in
+    the same order all is taken over. Otherwise the tensors whose shape follows the vocabulary (the head, as
+    a rule) stay as they were initialised, even where they would fit: a row that meant one label would have
+    to mean another. What happened is told.
 
     Args:
         folder: a checkpoint, or a run, of which the best checkpoint is taken.
@@ -44,6 +45,10 @@ def start_from(
     if model.speller is not None and not any(name.startswith("speller.") for name in theirs):
         theirs = {f"listener.{name}": tensor for name, tensor in theirs.items()}
         new = {name for name in ours if name.startswith("speller.")}
+    if from_phones := _new_phones(model.encoder, theirs):
+        new |= {
+            name for name in ours if name.split(".")[-2:-1] in (["phone_head"], ["from_phones"])
+        }
     if checkpoint.read_text_encoder(path).pieces != text_encoder.pieces:
         new |= _tensors_of_labels(model, text_encoder, config)
     wrong = [
@@ -56,12 +61,22 @@ def start_from(
     model.encoder.load_state_dict(
         {name: tensor for name, tensor in theirs.items() if name not in new}, strict=False
     )
+    if from_phones:
+        for parameter in from_phones.parameters():
+            nn.init.zeros_(parameter)
     kept = sorted(new & ours.keys())
     tell(f"starting from {path}: {len(ours) - len(kept)} of {len(ours)} tensors")
     if kept:
         shapes = ", ".join(f"{name} {_shape(ours[name])}" for name in kept)
         tell(f"initialised anew, since it was not there or its labels are others: {shapes}")
     return kept
+
+
+def _new_phones(encoder: nn.Module, theirs: Mapping[str, Tensor]) -> nn.Module | None:
+    """What gives phones to the blocks of ``encoder``, or its listener, if ``theirs`` have none."""
+    encoder = getattr(encoder, "listener", encoder)
+    known = any("from_phones." in name for name in theirs)
+    return None if known else getattr(encoder, "from_phones", None)
 
 
 def count_earlier_stages(folder: Path | str, progress: Progress) -> None:

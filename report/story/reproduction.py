@@ -110,7 +110,7 @@ def _augmented_from(section: DictConfig) -> int | str:
 
 def _loss(section: DictConfig) -> str:
     """The name of a loss, and what stands beside it with which weight."""
-    names = ("attention", "intermediate", "consistency")
+    names = ("attention", "intermediate", "consistency", "phones")
     weights = [f"{section[name]:g} {name}" for name in names if section.get(name)]
     return " + ".join([_class(section).removesuffix("Loss"), *weights])
 

@@ -1,0 +1,232 @@
+"""Phones: how texts are pronounced, the loss that teaches them, the search that asks them."""
+
+import string
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("espeakng_loader")
+
+from asrlib.decoding.beam import BeamDecoder
+from asrlib.decoding.contract import decode
+from asrlib.decoding.phone_rescoring import PhoneRescoringDecoder
+from asrlib.model import Conformer, CTCLoss, JointLoss
+from asrlib.model.losses import torchs_losses
+from asrlib.text import CTCTextEncoder
+from asrlib.text.phones import PHONES, Pronouncer
+
+P = 1 + len(PHONES)
+ENCODER = CTCTextEncoder()
+
+
+@pytest.fixture(scope="module")
+def pronounce():
+    return Pronouncer()
+
+
+def spoken(pronounce, text):
+    ids, lengths = pronounce([text])
+    return " ".join(PHONES[i - 1] for i in ids[0, : lengths[0]].tolist())
+
+
+def test_words_are_pronounced_and_not_spelled(pronounce):
+    assert spoken(pronounce, "hello") == "h ə l oʊ"
+    assert spoken(pronounce, "church judge") == "tʃ ɚ tʃ dʒ ʌ dʒ"
+    assert spoken(pronounce, "knight their") == spoken(pronounce, "night there")
+    assert spoken(pronounce, "don't") != spoken(pronounce, "dont a")
+
+
+def test_texts_of_a_batch_are_padded_with_blanks(pronounce):
+    ids, lengths = pronounce(["a", "", "a church"])
+    assert lengths.tolist() == [1, 0, 4]
+    assert ids.shape == (3, 4)
+    assert (ids[0, 1:] == 0).all()
+    assert (ids[1] == 0).all()
+    assert ids[2, 0] == ids[0, 0]
+    assert [x.shape for x in pronounce([])] == [(0, 0), (0,)]
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.text(string.ascii_lowercase + "'", min_size=1), min_size=1, max_size=20))
+def test_anything_that_may_be_a_word_has_phones_of_the_list(pronounce, words):
+    ids, lengths = pronounce([" ".join(words)])
+    assert ids.shape[1] == lengths[0]
+    assert ((ids >= 1) & (ids < P)).all()
+
+
+def test_what_was_pronounced_once_is_kept(monkeypatch):
+    pronounce = Pronouncer()
+    first = pronounce(["one two"])
+    monkeypatch.setattr("asrlib.text.phones.in_a_process", lambda *_: pytest.fail("asked again"))
+    torch.testing.assert_close(pronounce(["one two"]), first)
+
+
+def test_without_espeak_the_error_names_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    with pytest.raises(ImportError, match=r"requirements-dev\.txt"):
+        Pronouncer()(["a word"])
+
+
+def make_batch(texts, frames, views=1, seed=0):
+    """``views`` of each text, with outputs drawn at random."""
+    generator = torch.Generator().manual_seed(seed)
+    encoded = [torch.tensor(ENCODER.encode(text), dtype=torch.int64) for text in texts]
+    logits = [
+        torch.randn(views * len(texts), max(frames), n, generator=generator, requires_grad=True)
+        for n in (len(ENCODER), P)
+    ]
+    return {
+        "text": texts,
+        "text_encoded": torch.nn.utils.rnn.pad_sequence(encoded, batch_first=True),
+        "text_encoded_length": torch.tensor([len(t) for t in encoded]),
+        "log_probs": logits[0].log_softmax(-1),
+        "log_probs_length": torch.tensor(frames * views),
+        "phone_logits": logits[1],
+        "phone_log_probs": logits[1].log_softmax(-1),
+    }
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_the_loss_adds_ctc_of_the_phones(pronounce, views):
+    batch = make_batch(["the knight", "a", "too long for it"], [20, 3, 5], views)
+    phones, lengths = pronounce(batch["text"][:2])  # the third has no path
+    expected = 0.0
+    for rows in batch["phone_log_probs"].split(3):
+        losses = torchs_losses(rows[:2], batch["log_probs_length"][:2], phones, lengths)
+        expected = expected + losses.sum() / views
+    with_phones, without = CTCLoss(phones=0.4)(batch), CTCLoss()(batch)
+    torch.testing.assert_close(with_phones.total, without.total + 0.4 * expected)
+    torch.testing.assert_close(with_phones.parts["phones"], expected.detach())
+    assert with_phones.infeasible == without.infeasible == [2]
+    assert with_phones.count == without.count
+    with_phones.total.backward()
+    gradient = batch["phone_logits"].grad.unflatten(0, (views, 3))
+    assert gradient.isfinite().all()
+    assert gradient[:, 0].any()
+    assert not gradient[:, 2].any()
+    assert not gradient[:, 1, 3:].any()
+
+
+def test_a_text_that_is_longer_said_than_spelled_is_left_out_of_the_phones_alone(pronounce):
+    batch = make_batch(["xx"], [3])  # two letters with a blank between; "ɛ k s ɛ k s"
+    loss = CTCLoss(phones=0.4)(batch)
+    assert loss.parts["phones"] == 0
+    assert loss.infeasible == []
+    torch.testing.assert_close(loss.total, CTCLoss()(batch).total)
+
+
+def test_phones_need_a_model_that_makes_them():
+    batch = make_batch(["a"], [5])
+    del batch["phone_log_probs"]
+    with pytest.raises(ValueError, match=r"model\.phone_layer"):
+        CTCLoss(phones=0.1)(batch)
+    with pytest.raises(ValueError, match=r"loss\.phones"):
+        CTCLoss(phones=-0.1)
+    with pytest.raises(ValueError, match=r"loss\.phones"):
+        JointLoss(attention=1.0, phones=0.1)
+
+
+def test_blocks_above_the_phone_layer_are_given_what_it_found():
+    torch.manual_seed(0)
+    model = Conformer(8, 5, "xxs", dropout=0.0, intermediate_layers=[1], phone_layer=1).eval()
+    x, length = torch.randn(2, 8, 60), torch.tensor([60, 32])
+    before = model(x, length)
+    assert before["phone_log_probs"].shape == (2, 15, P)
+    torch.testing.assert_close(before["phone_log_probs"].exp().sum(-1), torch.ones(2, 15))
+    with torch.no_grad():
+        model.phone_head.bias[3] += 5
+    after = model(x, length)
+    assert not torch.allclose(after["log_probs"], before["log_probs"])
+    torch.testing.assert_close(after["intermediate_log_probs"], before["intermediate_log_probs"])
+    with pytest.raises(ValueError, match="phone layer"):
+        Conformer(8, 5, "xxs", phone_layer=2)
+
+
+def outputs(text, other, pronounce, frames=40):
+    """Labels that write ``text`` or, hardly less probably, ``other`` of the same length; phones that say
+    ``other``."""
+    log_probs = torch.full((1, frames, len(ENCODER)), -20.0)
+    log_probs[..., 0] = 0.0
+    for i, (a, b) in enumerate(zip(ENCODER.encode(text), ENCODER.encode(other), strict=True)):
+        log_probs[0, 2 * i, 0] = -20.0
+        log_probs[0, 2 * i, b] = -0.2
+        log_probs[0, 2 * i, a] = 0.0
+    phones = torch.full((1, frames, P), -4.0)
+    phones[..., 0] = 0.0
+    for i, phone in enumerate(pronounce([other])[0][0].tolist()):
+        phones[0, 2 * i, 0], phones[0, 2 * i, phone] = -4.0, 0.0
+    return {
+        "log_probs": log_probs.log_softmax(-1),
+        "phone_log_probs": phones.log_softmax(-1),
+        "log_probs_length": torch.tensor([frames]),
+    }
+
+
+LIMITS = {"token_min_logp": -12.0, "beam_prune_logp": -30.0, "blank_skip_threshold": 1.0}
+
+
+def test_what_sounds_like_it_wins(pronounce):
+    output = outputs("the cat sat", "the cut sat", pronounce)
+    (plain,) = decode(BeamDecoder(ENCODER, **LIMITS), output)
+    decoder = PhoneRescoringDecoder(ENCODER, phone_weight=1.0, **LIMITS)
+    (asked,) = decode(decoder, output)
+    assert (plain.text, asked.text) == ("the cat sat", "the cut sat")
+    decoder.phone_weight = 0.0
+    assert decode(decoder, output) == [plain]
+    decoder.phone_weight, decoder.rescored = 1.0, 1  # nothing else to choose
+    assert decode(decoder, output)[0].text == plain.text
+
+
+def test_the_score_is_that_of_the_search_and_of_the_phones(pronounce):
+    output = outputs("a cat", "a cut", pronounce)
+    log_probs, lengths = output["log_probs"], output["log_probs_length"]
+    best = None
+    for hypothesis in BeamDecoder(ENCODER, **LIMITS).nbest(log_probs, lengths)[0]:
+        phones, sizes = pronounce([hypothesis.text])
+        loss = torchs_losses(output["phone_log_probs"], lengths, phones, sizes).item()
+        score = hypothesis.score - 0.7 * loss
+        best = max(best or (score, hypothesis.text), (score, hypothesis.text))
+    found = PhoneRescoringDecoder(ENCODER, phone_weight=0.7, **LIMITS)(
+        log_probs, lengths, output["phone_log_probs"]
+    )
+    assert found[0].text == best[1]
+    assert found[0].score == pytest.approx(best[0], rel=1e-5)
+
+
+def test_frames_beyond_an_utterance_do_not_matter(pronounce):
+    long, short = (
+        outputs("the cat sat", "the cut sat", pronounce),
+        outputs("a cat", "a cut", pronounce, 24),
+    )
+    decoder = PhoneRescoringDecoder(ENCODER, phone_weight=1.0, **LIMITS)
+    both = {
+        name: torch.cat(
+            [long[name], torch.nn.functional.pad(short[name], (0, 0, 0, 16), value=9.0)]
+        )
+        for name in ("log_probs", "phone_log_probs")
+    } | {"log_probs_length": torch.tensor([40, 24])}
+    assert decode(decoder, both) == [*decode(decoder, long), *decode(decoder, short)]
+
+
+def test_where_no_text_can_be_said_in_so_few_frames_the_search_decides():
+    log_probs = torch.full((1, 3, len(ENCODER)), -9.0)
+    x = ENCODER.encode("x")[0]
+    log_probs[0, [0, 1, 2], [x, 0, x]] = 9.0
+    decoder = PhoneRescoringDecoder(ENCODER, phone_weight=1.0, rescored=1)
+    phones = torch.zeros(1, 3, P).log_softmax(-1)
+    assert decoder(log_probs.log_softmax(-1), torch.tensor([3]), phones)[0].text == "xx"
+
+
+def test_a_model_without_phones_is_an_error_that_names_the_training():
+    output = {"log_probs": torch.zeros(1, 2, len(ENCODER)), "log_probs_length": torch.tensor([2])}
+    with pytest.raises(ValueError, match="loss=phones"):
+        decode(PhoneRescoringDecoder(ENCODER), output)
+
+
+@pytest.mark.parametrize("wrong", [{"phone_weight": -1.0}, {"rescored": 0}])
+def test_an_option_that_makes_no_sense_is_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        PhoneRescoringDecoder(ENCODER, **wrong)
