@@ -5,8 +5,9 @@ from asrlib.model.conformer import Conformer
 from asrlib.model.deepspeech2 import DeepSpeech2
 from asrlib.model.features import LogMel
 from asrlib.model.jasper import Jasper, QuartzNet
+from asrlib.model.joint_loss import JointLoss
 from asrlib.model.las import LAS
-from asrlib.model.losses import CTCLoss, JointLoss, LossSum, ctc_feasible
+from asrlib.model.losses import CTCLoss, LossSum, ctc_feasible
 from asrlib.model.mlp import MLP
 from asrlib.model.pyramid import PyramidalLSTM
 
