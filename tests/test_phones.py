@@ -1,4 +1,4 @@
-"""Phones: how texts are pronounced, the loss that teaches them, the search that asks them."""
+"""Phones: how texts are pronounced, and the loss that teaches them."""
 
 import string
 import sys
@@ -10,9 +10,6 @@ from hypothesis import strategies as st
 
 pytest.importorskip("espeakng_loader")
 
-from asrlib.decoding.beam import BeamDecoder
-from asrlib.decoding.contract import decode
-from asrlib.decoding.phone_rescoring import PhoneRescoringDecoder
 from asrlib.model import Conformer, CTCLoss, JointLoss
 from asrlib.model.losses import torchs_losses
 from asrlib.text import CTCTextEncoder
@@ -143,90 +140,3 @@ def test_blocks_above_the_phone_layer_are_given_what_it_found():
     torch.testing.assert_close(after["intermediate_log_probs"], before["intermediate_log_probs"])
     with pytest.raises(ValueError, match="phone layer"):
         Conformer(8, 5, "xxs", phone_layer=2)
-
-
-def outputs(text, other, pronounce, frames=40):
-    """Labels that write ``text`` or, hardly less probably, ``other`` of the same length; phones that say
-    ``other``."""
-    log_probs = torch.full((1, frames, len(ENCODER)), -20.0)
-    log_probs[..., 0] = 0.0
-    for i, (a, b) in enumerate(zip(ENCODER.encode(text), ENCODER.encode(other), strict=True)):
-        log_probs[0, 2 * i, 0] = -20.0
-        log_probs[0, 2 * i, b] = -0.2
-        log_probs[0, 2 * i, a] = 0.0
-    phones = torch.full((1, frames, P), -4.0)
-    phones[..., 0] = 0.0
-    for i, phone in enumerate(pronounce([other])[0][0].tolist()):
-        phones[0, 2 * i, 0], phones[0, 2 * i, phone] = -4.0, 0.0
-    return {
-        "log_probs": log_probs.log_softmax(-1),
-        "phone_log_probs": phones.log_softmax(-1),
-        "log_probs_length": torch.tensor([frames]),
-    }
-
-
-LIMITS = {"token_min_logp": -12.0, "beam_prune_logp": -30.0, "blank_skip_threshold": 1.0}
-
-
-def test_what_sounds_like_it_wins(pronounce):
-    output = outputs("the cat sat", "the cut sat", pronounce)
-    (plain,) = decode(BeamDecoder(ENCODER, **LIMITS), output)
-    decoder = PhoneRescoringDecoder(ENCODER, phone_weight=1.0, **LIMITS)
-    (asked,) = decode(decoder, output)
-    assert (plain.text, asked.text) == ("the cat sat", "the cut sat")
-    decoder.phone_weight = 0.0
-    assert decode(decoder, output) == [plain]
-    decoder.phone_weight, decoder.rescored = 1.0, 1  # nothing else to choose
-    assert decode(decoder, output)[0].text == plain.text
-
-
-def test_the_score_is_that_of_the_search_and_of_the_phones(pronounce):
-    output = outputs("a cat", "a cut", pronounce)
-    log_probs, lengths = output["log_probs"], output["log_probs_length"]
-    best = None
-    for hypothesis in BeamDecoder(ENCODER, **LIMITS).nbest(log_probs, lengths)[0]:
-        phones, sizes = pronounce([hypothesis.text])
-        loss = torchs_losses(output["phone_log_probs"], lengths, phones, sizes).item()
-        score = hypothesis.score - 0.7 * loss
-        best = max(best or (score, hypothesis.text), (score, hypothesis.text))
-    found = PhoneRescoringDecoder(ENCODER, phone_weight=0.7, **LIMITS)(
-        log_probs, lengths, output["phone_log_probs"]
-    )
-    assert found[0].text == best[1]
-    assert found[0].score == pytest.approx(best[0], rel=1e-5)
-
-
-def test_frames_beyond_an_utterance_do_not_matter(pronounce):
-    long, short = (
-        outputs("the cat sat", "the cut sat", pronounce),
-        outputs("a cat", "a cut", pronounce, 24),
-    )
-    decoder = PhoneRescoringDecoder(ENCODER, phone_weight=1.0, **LIMITS)
-    both = {
-        name: torch.cat(
-            [long[name], torch.nn.functional.pad(short[name], (0, 0, 0, 16), value=9.0)]
-        )
-        for name in ("log_probs", "phone_log_probs")
-    } | {"log_probs_length": torch.tensor([40, 24])}
-    assert decode(decoder, both) == [*decode(decoder, long), *decode(decoder, short)]
-
-
-def test_where_no_text_can_be_said_in_so_few_frames_the_search_decides():
-    log_probs = torch.full((1, 3, len(ENCODER)), -9.0)
-    x = ENCODER.encode("x")[0]
-    log_probs[0, [0, 1, 2], [x, 0, x]] = 9.0
-    decoder = PhoneRescoringDecoder(ENCODER, phone_weight=1.0, rescored=1)
-    phones = torch.zeros(1, 3, P).log_softmax(-1)
-    assert decoder(log_probs.log_softmax(-1), torch.tensor([3]), phones)[0].text == "xx"
-
-
-def test_a_model_without_phones_is_an_error_that_names_the_training():
-    output = {"log_probs": torch.zeros(1, 2, len(ENCODER)), "log_probs_length": torch.tensor([2])}
-    with pytest.raises(ValueError, match="loss=phones"):
-        decode(PhoneRescoringDecoder(ENCODER), output)
-
-
-@pytest.mark.parametrize("wrong", [{"phone_weight": -1.0}, {"rescored": 0}])
-def test_an_option_that_makes_no_sense_is_refused(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        PhoneRescoringDecoder(ENCODER, **wrong)

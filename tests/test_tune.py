@@ -26,6 +26,7 @@ from asrlib.metrics import ErrorRate
 from asrlib.model import AcousticModel
 from asrlib.result import load_results
 from asrlib.text import CTCTextEncoder
+from asrlib.text.phones import PHONES
 from asrlib.training import Inferencer
 from tests.corpus import LETTER_SECONDS, random_text, say, write_custom_dir
 from tests.signals import hiss
@@ -160,7 +161,7 @@ def test_the_winner_is_the_minimum_of_inferences_with_every_weight(corpus, run_d
     errors = brute_force(corpus, run_dir)
     assert len({e.wer for e in errors.values()}) > 5  # else any winner would do
     least = min(errors, key=lambda at: (errors[at].wer, errors[at].cer, *at))
-    assert found.best.point == (*least, 8, 0)
+    assert found.best.point == (*least, 8, 0, 0)
     with (found.folder / "grid.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 12
@@ -207,12 +208,43 @@ def test_the_weight_of_the_prior_is_tuned_too_and_kept_with_what_was_measured(co
         run_tuning(corpus, run_dir, *few, "decoder=lm")
 
 
-def test_the_weight_of_phones_is_for_a_decoder_that_reads_them(corpus, run_dir):
-    few = ["tune.alphas=[0.8]", "tune.betas=[2]", "tune.phone_weights=[0,1]"]
-    with pytest.raises(ValueError, match="beam_lm_phones"):
+def test_phones_have_a_prior_of_their_own_and_the_labels_beside_them_a_weight(
+    corpus, run_dir, monkeypatch
+):
+    pytest.importorskip("espeakng_loader")
+
+    def hear_both(model, audio, audio_length):
+        heard = hear(model, audio, audio_length)
+        noise = torch.randn(1, 1000, 1 + len(PHONES), generator=torch.Generator().manual_seed(3))
+        phones = noise[:, : heard["log_probs"].shape[1]].expand(len(audio), -1, -1)
+        return heard | {"phone_log_probs": phones.log_softmax(-1)}
+
+    monkeypatch.setattr(AcousticModel, "forward", hear_both)
+    few = [
+        "tune.alphas=[0.4]",
+        "tune.betas=[0]",
+        "tune.label_weights=[0,1,5]",
+        "tune.prior_weights=[0.3]",
+    ]
+    found = run_tuning(corpus, run_dir, *few, "decoder=lexicon")
+    errors = {point.label_weight: scored.sums() for point, scored in found.grid.scored.items()}
+    assert len({words.total for words, _ in errors.values()}) > 1  # else any of them would do
+    assert errors[found.best.point.label_weight] == min(
+        errors.values(), key=lambda sums: (sums[0].rate, sums[1].rate)
+    )
+    assert len(OmegaConf.load(found.stored).decoder.label_prior) == 1 + len(PHONES)
+    for weight, sums in errors.items():
+        changed = ["decoder=tuned", f"+decoder.label_weight={weight}", "+decoder.processes=1"]
+        _, evaluation = infer(corpus, run_dir, *changed)
+        assert (evaluation.errors.words, evaluation.errors.characters) == sums
+
+
+def test_the_weight_of_labels_is_for_a_decoder_that_reads_phones(corpus, run_dir):
+    few = ["tune.alphas=[0.8]", "tune.betas=[2]", "tune.label_weights=[0,1]"]
+    with pytest.raises(ValueError, match="lexicon"):
         run_tuning(corpus, run_dir, *few)
     with pytest.raises(ValueError, match="loss=phones"):  # as this run was not trained
-        run_tuning(corpus, run_dir, *few, "decoder=beam_lm_phones")
+        run_tuning(corpus, run_dir, *few, "decoder=lexicon")
 
 
 def test_recordings_read_in_windows_are_decoded_as_in_inference(corpus, run_dir, tmp_path):

@@ -9,8 +9,7 @@ pyctcdecode's terms, so that weights found for one decoder hold for the other. W
 sum over paths is exact; ``prefix_search`` says how it is made.
 
 With a ``prior_weight`` γ the probability of each label in each frame is divided by the label's prior to
-the power of γ, and a frame's are scaled to sum to 1 again: how often labels are is then left to the
-language model, which knows it better (Miao et al., EESEN, ASRU 2015; Kanda et al., Interspeech 2016).
+the power of γ, and a frame's are scaled to sum to 1 again (``prior.py``).
 """
 
 import math
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from asrlib.decoding.greedy import Hypothesis
@@ -33,6 +31,7 @@ from asrlib.decoding.options import (
 )
 from asrlib.decoding.prefix_layout import ANSWER, Found, Rules
 from asrlib.decoding.prefix_search import EMPTY, best_prefixes
+from asrlib.decoding.prior import require_prior, without_prior
 from asrlib.decoding.vocabulary import vocabulary_trie
 from asrlib.decoding.worker_pool import Workers
 from asrlib.text import CTCTextEncoder
@@ -94,18 +93,7 @@ class BeamDecoder:
             f"blank_skip_threshold {blank_skip_threshold}: a probability; 1 skips nothing",
         )
         require_weights(alpha, beta, unk_score_offset)
-        require(0 <= prior_weight < math.inf, f"prior_weight {prior_weight}: 0 or more")
-        if label_prior is not None:
-            require(
-                len(label_prior) == len(text_encoder) and min(label_prior) > 0,
-                f"label_prior: {len(text_encoder)} probabilities above 0, one for each label",
-            )
-        else:
-            require(
-                prior_weight == 0,
-                f"prior_weight {prior_weight} needs a label_prior: python -m asrlib.decoding.tune "
-                "tune.prior_weights=[…] measures it and keeps it for decoder=tuned",
-            )
+        require_prior(label_prior, prior_weight, len(text_encoder))
         self.text_encoder = text_encoder
         self.beam_width, self.blank_skip_threshold = int(beam_width), blank_skip_threshold
         self.token_min_logp, self.beam_prune_logp = token_min_logp, beam_prune_logp
@@ -135,7 +123,8 @@ class BeamDecoder:
             ValueError: as ``__call__`` does.
         """
         require_labels(log_probs, self.text_encoder)
-        log_probs = self._without_prior(log_probs.detach().cpu().double())
+        log_probs = log_probs.detach().cpu().double()
+        log_probs = without_prior(log_probs, self.label_prior, self.prior_weight)
         rows = zip(log_probs.numpy(), lengths.tolist(), strict=True)
         n, weights = self.beam_width if n is None else min(n, self.beam_width), self._weights()
         tasks = [Task(np.ascontiguousarray(row[:length]), weights, n) for row, length in rows]
@@ -143,14 +132,6 @@ class BeamDecoder:
         if self.processes > 1 and self._workers.pool is None:  # what is compiled here, they inherit
             self._decode(Task(np.empty((0, len(self.text_encoder))), weights, 1))
         return self._workers.map(self._decode, tasks)
-
-    def _without_prior(self, log_probs: Tensor) -> Tensor:
-        if self.prior_weight == 0:
-            return log_probs
-        prior = torch.tensor(list(self.label_prior), dtype=log_probs.dtype)
-        scaled = log_probs - self.prior_weight * prior.log()
-        sums = scaled.logsumexp(-1, keepdim=True)
-        return scaled - sums.clamp_min(torch.finfo(sums.dtype).min)  # -inf where all are impossible
 
     def _decode(self, task: Task) -> list[Hypothesis]:
         """In a worker or here; torch stays out of it, since its threads do not survive a fork."""

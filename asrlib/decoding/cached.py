@@ -73,16 +73,16 @@ class LogProbs:
             for number in self._pieces[id]
         ]
 
-    def label_prior(self) -> list[float]:
-        """The mean probability of each label over all frames of all utterances, [V].
+    def label_prior(self, name: str = "log_probs") -> list[float]:
+        """The mean probability of each label of ``name`` over all frames of all utterances, [V].
 
         What is rarer than ``RAREST`` counts as that, so that no noise in it decides what is said.
         """
         sums, frames = 0.0, 0
         for id in self._pieces:
             for piece in self[id]:
-                sums = sums + piece["log_probs"].double().exp().sum(dim=0)
-                frames += len(piece["log_probs"])
+                sums = sums + piece[name].double().exp().sum(dim=0)
+                frames += len(piece[name])
         return [max(float(f"{p:.4g}"), RAREST) for p in (sums / frames).tolist()]
 
     def decode(self, id: str, decoder: Decoder) -> str:

@@ -33,7 +33,7 @@ class Point(NamedTuple):
     beta: float
     beam_width: int
     prior_weight: float = 0.0
-    phone_weight: float = 0.0
+    label_weight: float = 0.0
 
 
 class Scored(NamedTuple):
@@ -53,7 +53,7 @@ class Scored(NamedTuple):
         """Less is better: WER, then CER, then a smaller beam, then less weight."""
         words, characters = self.sums(rows)
         point = self.point
-        weights = point.phone_weight, point.prior_weight, point.alpha, point.beta
+        weights = point.label_weight, point.prior_weight, point.alpha, point.beta
         return words.rate, characters.rate, point.beam_width, *weights
 
 
@@ -83,7 +83,7 @@ class Scorer:
     def __call__(self, point: Point) -> Scored:
         if self._decoder is None or self._decoder.beam_width != point.beam_width:
             self._decoder = self._build(point.beam_width)
-        for name in self.section.keys() & {"alpha", "beta", "prior_weight", "phone_weight"}:
+        for name in self.section.keys() & {"alpha", "beta", "prior_weight", "label_weight"}:
             setattr(self._decoder, name, getattr(point, name))
         started = time.perf_counter()
         texts = [self.log_probs.decode(u.id, self._decoder) for u in self.utterances]
@@ -101,7 +101,7 @@ class Grid:
     """The points scored so far, and the search among them.
 
     Args:
-        alphas, betas, beam_widths, prior_weights, phone_weights: values of the grid.
+        alphas, betas, beam_widths, prior_weights, label_weights: values of the grid.
         score: yields the scores of points, in any order.
     """
 
@@ -112,14 +112,14 @@ class Grid:
         beam_widths: Iterable[int],
         score: Callable[[list[Point]], Iterator[Scored]],
         prior_weights: Iterable[float] = (0.0,),
-        phone_weights: Iterable[float] = (0.0,),
+        label_weights: Iterable[float] = (0.0,),
     ):
         self.alphas, self.betas, self.beam_widths = map(
             _axis, (alphas, betas, beam_widths), (float, float, int)
         )
-        self.prior_weights, self.phone_weights = (
+        self.prior_weights, self.label_weights = (
             _axis(prior_weights, float),
-            _axis(phone_weights, float),
+            _axis(label_weights, float),
         )
         self._score = score
         self.scored: dict[Point, Scored] = {}
@@ -132,7 +132,7 @@ class Grid:
                 weights of the prior and of phones; they never leave the grid's ranges.
         """
         alphas, betas = self.alphas, self.betas
-        axes = alphas, betas, self.beam_widths, self.prior_weights, self.phone_weights
+        axes = alphas, betas, self.beam_widths, self.prior_weights, self.label_weights
         tried = self._scores(map(Point._make, itertools.product(*axes)))
         for _ in range(refine):
             best = min(tried, key=lambda scored: scored.rank(rows)).point
@@ -163,7 +163,7 @@ class Grid:
             values = getattr(self, name)
             if len(values) == 1 or value not in (values[0], values[-1]):
                 continue
-            if value == 0 and name in ("prior_weights", "phone_weights"):
+            if value == 0 and name in ("prior_weights", "label_weights"):
                 continue  # none is less
             if name == "alphas" and value == 0:
                 warnings.append("alpha is 0: the language model does not help on these data")
@@ -180,7 +180,7 @@ def _axis(values: Iterable, kind: type) -> list:
     values = sorted({kind(value) for value in values})
     if not values:
         raise ValueError(
-            "tune.alphas, tune.betas, tune.beam_widths, tune.prior_weights and tune.phone_weights need "
+            "tune.alphas, tune.betas, tune.beam_widths, tune.prior_weights and tune.label_weights need "
             "at least one value each"
         )
     return values

@@ -41,6 +41,7 @@ class NGram:
         model: the ``kenlm.Model``.
         names: what the model calls each word, by number; 0 is the unknown one.
         vocabulary: PREFIX, the trie of all its words.
+        alone: float64 [words + 1], ln p of each without a history.
         ahead: float64 [prefixes + 1], the best ln p(word) without a history below each prefix of the
             trie, and at last that of an unknown word.
         table: what KenLM has been asked so far.
@@ -58,8 +59,8 @@ class NGram:
         self._new_state = State
         self.names = ["<unk>", *words]
         self.vocabulary = vocabulary_trie(words)
-        alone = np.array([LN_10 * score for score in self._without_history()])
-        self.ahead = np.append(best_below(self.vocabulary, alone), alone[UNKNOWN])
+        self.alone = np.array([LN_10 * score for score in self._without_history()])
+        self.ahead = np.append(best_below(self.vocabulary, self.alone), self.alone[UNKNOWN])
         self.forget()
 
     def _without_history(self) -> Iterator[float]:
@@ -81,6 +82,10 @@ class NGram:
         """Lets the table take that many more; it is emptied first if it holds very many."""
         if self._size > FORGET_AT:
             self.forget()
+        self.grow(answers)
+
+    def grow(self, answers: int) -> None:
+        """As ``make_room``, and states keep their numbers: for within an utterance."""
         old, needed = self.table, self._size + answers
         if 2 * needed > len(old.answers):
             self.table = new_table(needed)

@@ -1,4 +1,4 @@
-"""Chooses a decoder's weights (of the language model, a word, the prior, phones) and beam width on dev.
+"""Chooses a decoder's weights (of the language model, a word, the prior, labels) and beam width on dev.
 
 python -m asrlib.decoding.tune tune.from_pretrained=RUN datasets=NAME decoder.lm_path=FILE
 
@@ -104,12 +104,12 @@ def tune(config: DictConfig) -> Tuning:
 
     prior_weights = options.prior_weights or [section.get("prior_weight", 0.0)]
     if any(prior_weights) and section["label_prior"] is None:
-        section["label_prior"] = log_probs.label_prior()
-    phone_weights = options.phone_weights or [section.get("phone_weight", 0.0)]
+        section["label_prior"] = log_probs.label_prior(reads_of(section)[0])
+    label_weights = options.label_weights or [section.get("label_weight", 0.0)]
     scorer = Scorer(section, text_encoder, log_probs, utterances, model.speller)
     widths = options.beam_widths or [section["beam_width"]]
     with scoring(scorer, options.processes) as score:
-        grid = Grid(options.alphas, options.betas, widths, score, prior_weights, phone_weights)
+        grid = Grid(options.alphas, options.betas, widths, score, prior_weights, label_weights)
         best = grid.best(options.refine)
         crossed = [(grid.best(options.refine, own), own, other) for own, other in halves]
 
@@ -163,10 +163,10 @@ def _require_weights(section: dict, options: DictConfig) -> None:
             f"decoder {section['name']} divides no prior out: leave tune.prior_weights unset, or choose "
             "decoder=beam_lm"
         )
-    if options.phone_weights and "phone_weight" not in section:
+    if options.label_weights and "label_weight" not in section:
         raise ValueError(
-            f"decoder {section['name']} reads no phones: leave tune.phone_weights unset, or choose "
-            "decoder=beam_lm_phones"
+            f"decoder {section['name']} does not weigh labels beside phones: leave tune.label_weights unset, "
+            "or choose decoder=lexicon"
         )
     for alpha in options.alphas:
         for beta in options.betas:
@@ -223,7 +223,7 @@ def _tell(found: Tuning, data: str, count: int) -> None:
         f"D {words.deletions}, I {words.insertions}) at decoder.alpha={point.alpha:g} "
         f"decoder.beta={point.beta:g} decoder.beam_width={point.beam_width}"
         + f" decoder.prior_weight={point.prior_weight:g}" * bool(point.prior_weight)
-        + f" decoder.phone_weight={point.phone_weight:g}" * bool(point.phone_weight)
+        + f" decoder.label_weight={point.label_weight:g}" * bool(point.label_weight)
     )
     if found.cross:
         print(

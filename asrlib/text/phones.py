@@ -8,6 +8,7 @@ the unstressed vowels, none of which five hours of speech can teach.
 import ctypes
 import re
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -57,16 +58,24 @@ class Pronouncer:
         Raises:
             ImportError, RuntimeError, ValueError: espeak-ng is not there, or does not run.
         """
-        said = [text.split() for text in texts]
-        new = sorted({word for words in said for word in words} - self._ids_of.keys())
-        if new:
-            self._ids_of |= zip(new, map(_ids, in_a_process(_pronounce, new)), strict=True)
-        rows = [[i for word in words for i in self._ids_of[word]] for words in said]
+        words = [text.split() for text in texts]
+        self.words(list(chain.from_iterable(words)))  # all at once
+        rows = [list(chain.from_iterable(self.words(said))) for said in words]
         lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
         ids = torch.zeros(len(rows), max(map(len, rows), default=0), dtype=torch.int64)
         for row, found in zip(ids, rows, strict=True):
             row[: len(found)] = torch.tensor(found, dtype=torch.int64)
         return ids, lengths
+
+    def words(self, words: Sequence[str]) -> list[list[int]]:
+        """Phone ids of each word; of what is no word, none.
+
+        Raises:
+            ImportError, RuntimeError, ValueError: as above.
+        """
+        if new := sorted({*words} - self._ids_of.keys()):
+            self._ids_of |= zip(new, map(_ids, in_a_process(_pronounce, new)), strict=True)
+        return [self._ids_of[word] for word in words]
 
 
 def _pronounce(words: Iterable[str]) -> list[str]:

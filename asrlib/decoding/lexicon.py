@@ -1,0 +1,210 @@
+"""Search for the words that sound like what was heard, by a model's phones and a language model.
+
+A model with a ``phone_layer`` says what it heard twice, as labels and as phones. English spells one sound in
+many ways, so phones are heard more surely; which words they are, the language model's vocabulary says, as
+espeak-ng pronounces it (as in Miao, Gowayyed and Metze, "EESEN: end-to-end speech recognition using deep RNN
+models and WFST-based decoding", ASRU 2015). A hypothesis, a sequence of words, is scored by
+
+    ln p_ctc(its phones) + label_weight · ln p_ctc(its labels) + alpha · ln p_lm(words, </s>) + beta · words
+
+The search goes by all of this but the labels, by which the best texts are then compared. Only words of the
+vocabulary can be found.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asrlib.decoding.align import align
+from asrlib.decoding.contract import LENGTH
+from asrlib.decoding.greedy import Hypothesis
+from asrlib.decoding.lexicon_search import (
+    LexiconRules,
+    begin,
+    finish,
+    questions_of,
+    step,
+    words_of_prefix,
+)
+from asrlib.decoding.ngram import NGram
+from asrlib.decoding.options import (
+    require,
+    require_labels,
+    require_limits,
+    require_sound,
+    require_weights,
+)
+from asrlib.decoding.prefix_search import insert
+from asrlib.decoding.prior import require_prior, without_prior
+from asrlib.decoding.pronunciations import pronunciations
+from asrlib.decoding.worker_pool import Workers
+from asrlib.model.losses import ctc_feasible, ctc_losses_of
+from asrlib.text import CTCTextEncoder
+from asrlib.text.phones import PHONES
+
+
+class Task(NamedTuple):
+    """An utterance for a worker."""
+
+    phones: np.ndarray  # float64 [T', P]
+    alpha: float
+    beta: float
+    n: int
+
+
+class LexiconDecoder:
+    """The most probable words of a vocabulary, by how they sound.
+
+    Args:
+        lm_path: language model (ARPA, plain or .gz, or KenLM binary), whose words are the vocabulary.
+        beam_width, blank_skip_threshold, token_min_logp, beam_prune_logp, alpha, beta, processes: as
+            ``BeamDecoder`` has them, of phones.
+        label_prior: [P], how probable each phone is in a frame of no matter what; tuning measures it.
+        prior_weight: by which it is divided out.
+        label_weight: of ln p of the labels; 0 reads phones alone.
+        rescored: how many of the search's texts are compared by their labels.
+
+    ``alpha``, ``beta``, ``prior_weight`` and ``label_weight`` may be set anew between calls, as tuning does.
+
+    Raises:
+        ValueError: an option out of its range.
+        FileNotFoundError, ModuleNotFoundError, ImportError: no language model there, no kenlm, no espeak-ng.
+    """
+
+    reads = ("phone_log_probs", LENGTH, "log_probs")
+
+    def __init__(
+        self,
+        text_encoder: CTCTextEncoder,
+        lm_path: str | Path,
+        beam_width: int = 300,
+        blank_skip_threshold: float = 0.999,
+        token_min_logp: float = -8.0,
+        beam_prune_logp: float = -14.0,
+        alpha: float = 1.0,
+        beta: float = 1.0,
+        label_prior: Sequence[float] | None = None,
+        prior_weight: float = 0.0,
+        label_weight: float = 0.3,
+        rescored: int = 100,
+        processes: int | None = 1,
+    ):
+        require_limits(beam_width, token_min_logp, beam_prune_logp)
+        require(
+            0 < blank_skip_threshold <= 1,
+            f"blank_skip_threshold {blank_skip_threshold}: a probability; 1 skips nothing",
+        )
+        require_weights(alpha, beta, 0.0)
+        require(0 <= label_weight < math.inf, f"label_weight {label_weight}: 0 or more")
+        require(rescored >= 1, f"rescored {rescored}: at least 1")
+        require_prior(label_prior, prior_weight, 1 + len(PHONES))
+        self.label_prior, self.prior_weight = label_prior, prior_weight
+        self.text_encoder = text_encoder
+        self.beam_width, self.rescored = int(beam_width), int(rescored)
+        self.alpha, self.beta, self.label_weight = alpha, beta, label_weight
+        self.lm = NGram(lm_path)
+        said = pronunciations(self.lm.names, self.lm.alone)
+        self._rules = LexiconRules(
+            *said,
+            width=self.beam_width,
+            skip_above=math.log(blank_skip_threshold),
+            token_min=float(token_min_logp),
+            prune=float(beam_prune_logp),
+            alpha=0.0,
+            beta=0.0,
+        )
+        self._workers = Workers(processes)
+        self.processes = self._workers.processes
+
+    def __call__(
+        self, phone_log_probs: Tensor, lengths: Tensor, log_probs: Tensor
+    ) -> list[Hypothesis]:
+        """``phone_log_probs`` [B, T', P] and ``log_probs`` [B, T', V] on any device, ``lengths`` int [B].
+
+        ``tokens`` and ``frames`` are those of the text's best path through the labels.
+
+        Raises:
+            ValueError: V is not the text encoder's or P not of ``PHONES``, or NaN within a length.
+        """
+        require_labels(log_probs, self.text_encoder)
+        require(
+            phone_log_probs.shape[-1] == 1 + len(PHONES),
+            f"{phone_log_probs.shape[-1]} phones, expected {1 + len(PHONES)}",
+        )
+        phones = without_prior(
+            phone_log_probs.detach().cpu().double(), self.label_prior, self.prior_weight
+        )
+        labels = log_probs.detach().cpu().float()
+        n, rows = (
+            self.rescored if self.label_weight else 1,
+            zip(phones, lengths.tolist(), strict=True),
+        )
+        weights = float(self.alpha), float(self.beta)
+        tasks = [Task(row[:length].contiguous().numpy(), *weights, n) for row, length in rows]
+        require_sound(task.phones for task in tasks)
+        if self.processes > 1 and self._workers.pool is None:  # what is compiled here, they inherit
+            self._search(Task(np.zeros((1, 1 + len(PHONES))), *weights, 1))
+        found = self._workers.map(self._search, tasks)
+        rows = zip(found, labels, lengths.tolist(), strict=True)
+        return [self._best(texts, row[:length]) for texts, row, length in rows]
+
+    def _search(self, task: Task) -> list[tuple[str, float]]:
+        """The best texts and their scores; in a worker or here."""
+        rules = self._rules._replace(alpha=task.alpha, beta=task.beta)
+        self.lm.make_room(0)
+        nodes, beams = begin()
+        size = len(nodes)
+        for frame in task.phones:
+            questions = questions_of(frame, beams, nodes, rules, self.lm.table)
+            if len(questions):
+                self.lm.grow(len(questions))
+                self.lm.answer(questions)
+                insert(self.lm.table, questions)
+            beams, nodes, size = step(frame, beams, nodes, size, rules, self.lm.table)
+        totals = finish(beams, nodes, task.alpha, self.lm.table.ends)
+        order = np.argsort(-totals, kind="stable")[: task.n]
+        if totals[order[0]] == -np.inf:  # no prefix ends with a word: the words before count
+            order = order[:1]
+        return [
+            (
+                " ".join(self.lm.names[word] for word in words_of_prefix(beams[i]["node"], nodes)),
+                totals[i],
+            )
+            for i in order
+            if totals[i] > -np.inf or len(order) == 1
+        ]
+
+    def _best(self, texts: list[tuple[str, float]], log_probs: Tensor) -> Hypothesis:
+        """The best of ``texts`` by both scores, with its labels dated."""
+        if self.label_weight and len(texts) > 1:
+            texts = self._with_labels(texts, log_probs)
+        text, score = max(texts, key=lambda scored: scored[1])
+        tokens = self.text_encoder.encode(text)
+        frames = align(log_probs.numpy(), tokens) if tokens else []
+        return Hypothesis(text, float(score), tokens, frames)
+
+    def _with_labels(
+        self, texts: list[tuple[str, float]], log_probs: Tensor
+    ) -> list[tuple[str, float]]:
+        """``texts`` with the score of their labels; those whose labels do not fit are last."""
+        encoded = [torch.tensor(self.text_encoder.encode(text)) for text, _ in texts]
+        lengths = torch.tensor([len(tokens) for tokens in encoded])
+        labels = torch.nn.utils.rnn.pad_sequence(encoded, batch_first=True).long()
+        frames = torch.full_like(lengths, len(log_probs))
+        feasible = ctc_feasible(frames, labels, lengths)
+        losses = torch.full((len(texts),), math.inf)
+        said = log_probs.expand(int(feasible.sum()), -1, -1)
+        losses[feasible] = ctc_losses_of(
+            said, frames[feasible], labels[feasible], lengths[feasible]
+        )
+        if not feasible.any():
+            return texts
+        return [
+            (text, score - self.label_weight * loss)
+            for (text, score), loss in zip(texts, losses.tolist(), strict=True)
+        ]
