@@ -1,6 +1,6 @@
 """A trained model as it is published: half the size, and nothing that only its trainer needs.
 
-python -m asrlib.ship RUN FOLDER [--lm FILE]
+python -m asrlib.ship RUN FOLDER [--lm FILE] [--lexicon FILE]
 
 FOLDER becomes a checkpoint like any other: weights in float16 (they are float32 again once loaded), the
 configuration, the labels, where the training stood; and beside them the language model. Tune its decoder
@@ -35,11 +35,11 @@ PLACE = re.compile(
 )  # an absolute path; its name
 
 
-def ship(run: Path | str, folder: Path, lm: Path | None = None) -> None:
-    """Makes ``folder`` from the best checkpoint of ``run``, or from a checkpoint.
+def ship(run: Path | str, folder: Path, *beside: Path) -> None:
+    """Makes ``folder`` from a checkpoint, or the best one of ``run``, and the files that go ``beside`` it.
 
     Raises:
-        FileNotFoundError: no checkpoint, or no language model.
+        FileNotFoundError: no checkpoint, or no such file.
         ValueError: its configuration names a place of this machine, or a weight does not fit float16.
     """
     checkpoint = find_checkpoint(run)
@@ -63,8 +63,8 @@ def ship(run: Path | str, folder: Path, lm: Path | None = None) -> None:
         write_checksums(made)
         if (folder / CARD).exists():
             shutil.copy(folder / CARD, made)
-        if lm is not None:
-            shutil.copy(lm, made)
+        for file in beside:
+            shutil.copy(file, made)
 
 
 def _without_places(value: Any) -> Any:
@@ -109,10 +109,11 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("folder", type=Path, help="what is published")
     parser.add_argument("--lm", type=Path, help="a language model beside it")
+    parser.add_argument("--lexicon", type=Path, help="how its words sound, for decoder=lexicon")
     options = parser.parse_args(arguments)
     if options.run is not None:
         try:
-            ship(options.run, options.folder, options.lm)
+            ship(options.run, options.folder, *filter(None, (options.lm, options.lexicon)))
         except (OSError, ValueError) as error:
             sys.exit(str(error))
     print(OmegaConf.to_yaml(manifest_entries(options.folder)))

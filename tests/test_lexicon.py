@@ -15,9 +15,10 @@ from asrlib.decoding.contract import decode
 from asrlib.decoding.greedy import GreedyDecoder
 from asrlib.decoding.lexicon import LexiconDecoder
 from asrlib.decoding.ngram import LN_10, NGram
-from asrlib.decoding.pronunciations import pronunciations
+from asrlib.decoding.pronunciations import lexicon_of, main, pronunciations
 from asrlib.model.losses import torchs_losses
 from asrlib.text import CTCTextEncoder
+from asrlib.text.lexicon import read_lexicon, write_lexicon
 from asrlib.text.phones import PHONES, Pronouncer
 from tests.corpus import made_by_hand
 
@@ -86,7 +87,7 @@ def test_it_finds_the_best_of_all_sequences_of_words(lm_path, phones_of, seed, a
     output = heard(seed, phones_of)
     scores = brute_force(output, lm_path, phones_of, alpha, beta)
     decoder = LexiconDecoder(
-        ENCODER, lm_path, 100_000, alpha=alpha, beta=beta, label_weight=0.0, **EXACT
+        ENCODER, lm_path, beam_width=100_000, alpha=alpha, beta=beta, label_weight=0.0, **EXACT
     )
     (found,) = decode(decoder, output)
     assert found.score == pytest.approx(
@@ -111,7 +112,9 @@ def test_the_labels_have_their_say_about_the_best(lm_path, phones_of, seed):
         )
         scores[text] -= weight * loss.item()
     options = {"alpha": 0.8, "beta": 1.5, "label_weight": weight, "rescored": 10**6}
-    (found,) = decode(LexiconDecoder(ENCODER, lm_path, 100_000, **options, **EXACT), output)
+    (found,) = decode(
+        LexiconDecoder(ENCODER, lm_path, beam_width=100_000, **options, **EXACT), output
+    )
     assert found.text == max(scores, key=scores.get)
     assert found.score == pytest.approx(scores[found.text], rel=1e-5)
 
@@ -215,7 +218,7 @@ def test_words_that_sound_alike_are_one_group():
     phones = Pronouncer()
     names = ["<unk>", *WORDS]
     alone = np.array([-9.0, *(-1.0 - i for i in range(len(WORDS)))])
-    found = pronunciations(names, alone)
+    found = pronunciations(names, alone, lexicon_of(WORDS))
     groups = [
         {names[word] for word in found.words[start:end]}
         for start, end in itertools.pairwise(found.starts)
@@ -226,6 +229,49 @@ def test_words_that_sound_alike_are_one_group():
     assert sum(map(len, groups)) == len(WORDS)
     assert found.ahead[0] == -1.0
     assert found.trie["letter"].max() == max(map(max, phones.words(WORDS)))
+
+
+@pytest.mark.parametrize("name", ["words.tsv", "words.tsv.gz"])
+def test_a_lexicon_in_a_file_takes_the_place_of_espeak(
+    lm_path, phones_of, tmp_path, monkeypatch, name
+):
+    main(str(lm_path), str(tmp_path / name))
+    assert read_lexicon(tmp_path / name) == lexicon_of(WORDS)
+    output = heard(3, phones_of, frames=20)
+    expected = decode(LexiconDecoder(ENCODER, lm_path), output)
+    monkeypatch.setattr("asrlib.text.phones.in_a_process", lambda *_: pytest.fail("espeak-ng"))
+    assert decode(LexiconDecoder(ENCODER, lm_path, tmp_path / name), output) == expected
+    write_lexicon(tmp_path / name, {"a": [36], "elsewhere": [1, 2]})
+    assert set(
+        decode(LexiconDecoder(ENCODER, lm_path, tmp_path / name), output)[0].text.split()
+    ) <= {"a"}
+    write_lexicon(tmp_path / name, {"elsewhere": [1, 2]})
+    with pytest.raises(ValueError, match="none of the language model's words"):
+        LexiconDecoder(ENCODER, lm_path, tmp_path / name)
+
+
+def test_a_word_may_be_said_in_several_ways(lm_path, phones_of, tmp_path):
+    i, a = (phones_of.words([word])[0] for word in ("eye", "a"))
+    write_lexicon(tmp_path / "one.tsv", {"knight": i})
+    said = (tmp_path / "one.tsv").read_text()
+    write_lexicon(tmp_path / "two.tsv", {"knight": a})
+    (tmp_path / "both.tsv").write_text(said + (tmp_path / "two.tsv").read_text())
+    assert read_lexicon(tmp_path / "both.tsv") == {"knight": [i, a]}
+    output, options = heard(2, phones_of), {"label_weight": 0.0, "beam_width": 1000, **EXACT}
+    scores = [
+        decode(LexiconDecoder(ENCODER, lm_path, tmp_path / name, **options), output)[0].score
+        for name in ("one.tsv", "two.tsv", "both.tsv")
+    ]
+    assert scores[2] >= max(scores[:2])
+
+
+@pytest.mark.parametrize(
+    "content", [b"word", b"word\t", b"\tp", b"word\tp q7", b"\x1f\x8b cut", b"\xff\tp"]
+)
+def test_a_file_that_is_no_lexicon_is_refused_by_name(tmp_path, content):
+    (tmp_path / "words.tsv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"words\.tsv"):
+        read_lexicon(tmp_path / "words.tsv")
 
 
 def test_what_it_cannot_read_is_an_error_that_says_why(lm_path, phones_of):

@@ -21,6 +21,7 @@ from asrlib.decoding.cached import LogProbs, fingerprint
 from asrlib.decoding.dev import halves_by_speaker
 from asrlib.decoding.grid import Grid, Point, Scored
 from asrlib.decoding.longform import WINDOW_SECONDS
+from asrlib.decoding.pronunciations import main as write_pronunciations
 from asrlib.decoding.tune import tune
 from asrlib.metrics import ErrorRate
 from asrlib.model import AcousticModel
@@ -226,7 +227,10 @@ def test_phones_have_a_prior_of_their_own_and_the_labels_beside_them_a_weight(
         "tune.label_weights=[0,1,5]",
         "tune.prior_weights=[0.3]",
     ]
-    found = run_tuning(corpus, run_dir, *few, "decoder=lexicon")
+    lexicon = find_checkpoint(run_dir) / "words.tsv"
+    write_pronunciations(str(corpus / "lm.arpa"), str(lexicon))
+    found = run_tuning(corpus, run_dir, *few, "decoder=lexicon", f"decoder.lexicon_path={lexicon}")
+    assert OmegaConf.load(found.stored).decoder.lexicon_path == "words.tsv"
     errors = {point.label_weight: scored.sums() for point, scored in found.grid.scored.items()}
     assert len({words.total for words, _ in errors.values()}) > 1  # else any of them would do
     assert errors[found.best.point.label_weight] == min(
@@ -237,6 +241,10 @@ def test_phones_have_a_prior_of_their_own_and_the_labels_beside_them_a_weight(
         changed = ["decoder=tuned", f"+decoder.label_weight={weight}", "+decoder.processes=1"]
         _, evaluation = infer(corpus, run_dir, *changed)
         assert (evaluation.errors.words, evaluation.errors.characters) == sums
+
+    lexicon.unlink()
+    with pytest.raises(FileNotFoundError, match=r"no lexicon at .*decoder\.lexicon_path"):
+        infer(corpus, run_dir, "decoder=tuned")
 
 
 def test_the_weight_of_labels_is_for_a_decoder_that_reads_phones(corpus, run_dir):

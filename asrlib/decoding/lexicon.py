@@ -41,7 +41,7 @@ from asrlib.decoding.options import (
 )
 from asrlib.decoding.prefix_search import insert
 from asrlib.decoding.prior import require_prior, without_prior
-from asrlib.decoding.pronunciations import pronunciations
+from asrlib.decoding.pronunciations import lexicon_of, pronunciations
 from asrlib.decoding.worker_pool import Workers
 from asrlib.model.losses import ctc_feasible, ctc_losses_of
 from asrlib.text import CTCTextEncoder
@@ -62,6 +62,8 @@ class LexiconDecoder:
 
     Args:
         lm_path: language model (ARPA, plain or .gz, or KenLM binary), whose words are the vocabulary.
+        lexicon_path: how they sound (``asrlib.text.lexicon``); words that are not in it cannot be found.
+            espeak-ng says it if there is none.
         beam_width, blank_skip_threshold, token_min_logp, beam_prune_logp, alpha, beta, processes: as
             ``BeamDecoder`` has them, of phones.
         label_prior: [P], how probable each phone is in a frame of no matter what; tuning measures it.
@@ -72,8 +74,9 @@ class LexiconDecoder:
     ``alpha``, ``beta``, ``prior_weight`` and ``label_weight`` may be set anew between calls, as tuning does.
 
     Raises:
-        ValueError: an option out of its range.
-        FileNotFoundError, ModuleNotFoundError, ImportError: no language model there, no kenlm, no espeak-ng.
+        ValueError: an option out of its range, or a lexicon without the language model's words.
+        FileNotFoundError, ModuleNotFoundError, ImportError: no language model or lexicon there, no kenlm, or
+            no espeak-ng.
     """
 
     reads = ("phone_log_probs", LENGTH, "log_probs")
@@ -82,6 +85,7 @@ class LexiconDecoder:
         self,
         text_encoder: CTCTextEncoder,
         lm_path: str | Path,
+        lexicon_path: str | Path | None = None,
         beam_width: int = 300,
         blank_skip_threshold: float = 0.999,
         token_min_logp: float = -8.0,
@@ -108,9 +112,9 @@ class LexiconDecoder:
         self.beam_width, self.rescored = int(beam_width), int(rescored)
         self.alpha, self.beta, self.label_weight = alpha, beta, label_weight
         self.lm = NGram(lm_path)
-        said = pronunciations(self.lm.names, self.lm.alone)
+        said = lexicon_of(self.lm.names[1:], lexicon_path)
         self._rules = LexiconRules(
-            *said,
+            *pronunciations(self.lm.names, self.lm.alone, said),
             width=self.beam_width,
             skip_above=math.log(blank_skip_threshold),
             token_min=float(token_min_logp),

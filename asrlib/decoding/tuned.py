@@ -13,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from asrlib.files import write_atomically
 
 NAME = "tuned"  # of the section that stands for what was tuned: configs/decoder/tuned.yaml
-NOT_TOLD = ("lm_path", "processes")  # where and how fast
+FILES = {"lm_path": "language model", "lexicon_path": "lexicon"}
+NOT_TOLD = (*FILES, "processes")  # where and how fast
 COMMAND = (
     "python -m asrlib.decoding.tune tune.from_pretrained={} decoder=beam_lm decoder.lm_path=FILE"
 )
@@ -27,11 +28,13 @@ def tuned_path(checkpoint: Path, name: str) -> Path:
 def save_tuned(path: Path, decoder: dict, tuned: dict) -> None:
     """Writes a decoder's section and how it was found.
 
-    A language model inside the checkpoint is named from there, so that both can move together.
+    What it reads inside the checkpoint is named from there, so that both can move together.
     """
-    checkpoint, lm = path.parents[1].resolve(), Path(decoder["lm_path"]).resolve()
-    if lm.is_relative_to(checkpoint):
-        decoder = decoder | {"lm_path": str(lm.relative_to(checkpoint))}
+    checkpoint = path.parents[1].resolve()
+    for key in FILES:
+        file = decoder.get(key) and Path(decoder[key]).resolve()
+        if file and file.is_relative_to(checkpoint):
+            decoder = decoder | {key: str(file.relative_to(checkpoint))}
     header = "# Written by python -m asrlib.decoding.tune; inference.py decoder=tuned reads it.\n"
     write_atomically(path, header + OmegaConf.to_yaml({"decoder": decoder, "tuned": tuned}))
 
@@ -65,15 +68,17 @@ def chosen_decoder(section: Mapping, checkpoint: Path) -> Mapping:
     stored = OmegaConf.load(path)
     if not isinstance(stored, DictConfig) or not isinstance(stored.get("decoder"), DictConfig):
         raise ValueError(f"{path} has no section decoder")
-    if (checkpoint / (stored.decoder.get("lm_path") or "")).is_file():
-        stored.decoder.lm_path = str(checkpoint / stored.decoder.lm_path)
+    for key in FILES:
+        if (checkpoint / (stored.decoder.get(key) or "")).is_file():
+            stored.decoder[key] = str(checkpoint / stored.decoder[key])
     decoder = OmegaConf.merge(stored.decoder, options)
     changed = {key: value for key, value in options.items() if stored.decoder.get(key) != value}
     told = [f"{key}={value}" for key, value in changed.items() if key not in NOT_TOLD]
     decoder.name = ", ".join([stored.decoder.name, *told])
-    if decoder.get("lm_path") is not None and not Path(decoder.lm_path).is_file():
-        raise FileNotFoundError(
-            f"no language model at {decoder.lm_path}, where {path} says it was (from the folder that "
-            "tuning ran in): name its place by decoder.lm_path=FILE"
-        )
+    for key, what in FILES.items():
+        if decoder.get(key) is not None and not Path(decoder[key]).is_file():
+            raise FileNotFoundError(
+                f"no {what} at {decoder[key]}, where {path} says it was (from the folder that tuning ran "
+                f"in): name its place by decoder.{key}=FILE"
+            )
     return decoder
