@@ -66,7 +66,7 @@ def in_a_process(function: Callable, *arguments: Any) -> Any:
     try:
         return receiver.recv()
     except EOFError:
-        raise RuntimeError(f"espeak-ng gave nothing for {arguments!r}") from None
+        raise RuntimeError(f"espeak-ng gave no speech or phones for {arguments!r}") from None
     finally:
         process.join()
         receiver.close()
