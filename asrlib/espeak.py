@@ -22,6 +22,11 @@ def _loader() -> ModuleType:
     return espeakng_loader
 
 
+def require_espeak() -> None:
+    """Raises ``ImportError``, whose message names the fix, where espeakng-loader is not installed."""
+    _loader()
+
+
 def data_folder() -> Path:
     """espeak-ng's voices and dictionaries.
 
@@ -57,7 +62,7 @@ def in_a_process(function: Callable, *arguments: Any) -> Any:
         RuntimeError: the process died.
         ValueError: the platform cannot fork processes (Windows).
     """
-    _loader()  # its error is for this process
+    require_espeak()  # its error is for this process
     fork = multiprocessing.get_context("fork")
     receiver, sender = fork.Pipe(duplex=False)
     process = fork.Process(target=_send, args=(sender, function, arguments))

@@ -84,3 +84,17 @@ def tiny_overrides(root: Path, run_dir: Path) -> list[str]:
         "trainer.log_every=1",
         "trainer.log_samples=3",
     ]
+
+
+def arpa(texts):
+    """A bigram model whose words are as frequent as in ``texts``."""
+    words = [word for text in texts for word in text.split()]
+    counts = {word: words.count(word) for word in words}
+    unigrams = [f"{np.log10(n / len(words) / 2):.3f}\t{word}\t0" for word, n in counts.items()]
+    return "\n".join(
+        [
+            *["\\data\\", f"ngram 1={len(unigrams) + 3}", "ngram 2=1", "", "\\1-grams:"],
+            *["-99\t<s>\t0", "-0.5\t</s>\t0", "-3\t<unk>\t0", *unigrams],
+            *["", "\\2-grams:", "-1.2\t<s> </s>", "", "\\end\\", ""],
+        ]
+    )

@@ -1,5 +1,6 @@
 """Phones: how texts are pronounced, and the loss that teaches them."""
 
+import json
 import string
 import sys
 
@@ -10,10 +11,13 @@ from hypothesis import strategies as st
 
 pytest.importorskip("espeakng_loader")
 
+from asrlib.configs import compose
 from asrlib.model import Conformer, CTCLoss, JointLoss
 from asrlib.model.losses import torchs_losses
 from asrlib.text import CTCTextEncoder
 from asrlib.text.phones import PHONES, Pronouncer
+from asrlib.training import Inferencer, build_trainer, train
+from tests.corpus import arpa, tiny_overrides, write_parts
 
 P = 1 + len(PHONES)
 ENCODER = CTCTextEncoder()
@@ -140,3 +144,56 @@ def test_blocks_above_the_phone_layer_are_given_what_it_found():
     torch.testing.assert_close(after["intermediate_log_probs"], before["intermediate_log_probs"])
     with pytest.raises(ValueError, match="phone layer"):
         Conformer(8, 5, "xxs", phone_layer=2)
+
+
+CONFORMER = ["model=conformer", "model.size=xxs", "model.intermediate_layers=[1]"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_parts(tmp_path_factory.mktemp("corpus"), train=4, dev=2, test=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ([*CONFORMER, "loss=phones"], "phone_layer"),
+        (["loss=phones"], "phone_layer"),
+        (
+            [*CONFORMER, "model.phone_layer=1", "loss=inter_ctc"],
+            "does not train the model's phones",
+        ),
+    ],
+)
+def test_phones_and_what_teaches_them_come_together(corpus, tmp_path, options, told):
+    config = compose("train", *tiny_overrides(corpus, tmp_path), *options)
+    with pytest.raises(ValueError, match=told):
+        build_trainer(config)
+    if "does not train" in told:
+        frozen = [*options, "trainer.freeze=[phone_head,from_phones]"]
+        build_trainer(compose("train", *tiny_overrides(corpus, tmp_path), *frozen))
+
+
+def test_a_training_learns_phones_logs_their_loss_and_can_be_searched_by_them(corpus, tmp_path):
+    pytest.importorskip("kenlm")
+    options = [*CONFORMER, "model.phone_layer=1", "loss=phones", "trainer.epochs=2"]
+    assert train(compose("train", *tiny_overrides(corpus, tmp_path / "run"), *options)).finished
+    rows = [json.loads(x) for x in (tmp_path / "run/logs/metrics.jsonl").read_text().splitlines()]
+    assert any("loss_phones_train" in row for row in rows)
+    heard = [row["loss_phones_val"] for row in rows if "loss_phones_val" in row]
+    assert heard[-1] < heard[0]
+    texts = [path.read_text().lower() for path in corpus.rglob("*.txt")]
+    (tmp_path / "lm.arpa").write_text(arpa(texts))
+    inference = compose(
+        "inference",
+        "datasets=an4",
+        f"datasets.root={corpus}",
+        f"inferencer.from_pretrained={tmp_path / 'run'}",
+        "inferencer.num_workers=0",
+        "decoder=lexicon",
+        f"decoder.lm_path={tmp_path / 'lm.arpa'}",
+        "decoder.processes=1",
+    )
+    found = Inferencer(inference).run().hypotheses
+    assert len(found) == 2
+    assert {word for h in found.values() for word in h.text.split()} <= {*" ".join(texts).split()}

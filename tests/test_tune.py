@@ -29,7 +29,7 @@ from asrlib.result import load_results
 from asrlib.text import CTCTextEncoder
 from asrlib.text.phones import PHONES
 from asrlib.training import Inferencer
-from tests.corpus import LETTER_SECONDS, random_text, say, write_custom_dir
+from tests.corpus import LETTER_SECONDS, arpa, random_text, say, write_custom_dir
 from tests.signals import hiss
 
 for library in ("numba", "kenlm"):
@@ -54,20 +54,6 @@ def hear(model, audio, audio_length):
     logits = 5.0 * torch.nn.functional.one_hot(label, 7) + 2.4 * noise
     logits += 1e-3 * model.encoder.state_dict()[next(iter(model.encoder.state_dict()))].mean()
     return {"log_probs": logits.log_softmax(-1), "log_probs_length": audio_length // FRAME}
-
-
-def arpa(texts):
-    """A bigram model whose words are as frequent as in ``texts``."""
-    words = [word for text in texts for word in text.split()]
-    counts = {word: words.count(word) for word in words}
-    unigrams = [f"{np.log10(n / len(words) / 2):.3f}\t{word}\t0" for word, n in counts.items()]
-    return "\n".join(
-        [
-            *["\\data\\", f"ngram 1={len(unigrams) + 3}", "ngram 2=1", "", "\\1-grams:"],
-            *["-99\t<s>\t0", "-0.5\t</s>\t0", "-3\t<unk>\t0", *unigrams],
-            *["", "\\2-grams:", "-1.2\t<s> </s>", "", "\\end\\", ""],
-        ]
-    )
 
 
 def save_run(folder, seed=0):

@@ -238,7 +238,7 @@ class Conformer(nn.Module):
             for number in range(1, layers + 1)
         )
         self.head = nn.Linear(width, vocabulary_size)
-        self.phone_layer = phone_layer
+        self.phone_layer, self.phone_head = phone_layer, None
         if phone_layer is not None:
             self.phone_head = nn.Linear(width, 1 + len(PHONES))
             self.from_phones = nn.Linear(1 + len(PHONES), width)

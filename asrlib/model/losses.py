@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from asrlib.espeak import require_espeak
 from asrlib.model.masking import length_mask
 from asrlib.text import BLANK
 from asrlib.text.phones import Pronouncer
@@ -147,6 +148,8 @@ class CTCLoss(nn.Module):
                 f"loss.consistency={consistency} and loss.phones={phones} not below 0"
             )
         self.intermediate, self.consistency, self.phones = intermediate, consistency, phones
+        if self.phones:
+            require_espeak()  # before any work
         self._pronounce = Pronouncer()
         self.views = 2 if consistency else 1
 

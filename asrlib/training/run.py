@@ -120,13 +120,25 @@ def build_trainer(
 
 
 def _require_what_is_trained(criterion: CTCLoss, decoder: Decoder, model: AcousticModel) -> None:
-    """Refuses a speller without a loss, and checkpoints that are selected by what has none."""
+    """Refuses a speller or phones without a loss, and checkpoints that are selected by what has none."""
     speller = model.speller
     learns = speller is not None and any(p.requires_grad for p in speller.parameters())
     if learns and not isinstance(criterion, JointLoss):
         raise ValueError(
             "this loss does not train the model's speller: choose loss=joint or loss=attention, or freeze "
             "it: 'trainer.freeze=[speller]'"
+        )
+    encoder = getattr(model.encoder, "listener", model.encoder)
+    head = getattr(encoder, "phone_head", None)
+    if criterion.phones and head is None:
+        raise ValueError(
+            f"loss.phones={criterion.phones} needs a model that makes phones: set model.phone_layer of "
+            "model=conformer, or choose another loss"
+        )
+    if head is not None and head.weight.requires_grad and not criterion.phones:
+        raise ValueError(
+            "this loss does not train the model's phones: choose loss=phones, or model.phone_layer=null, or "
+            "freeze them: 'trainer.freeze=[phone_head,from_phones]'"
         )
     by_attention = getattr(decoder, "ctc_weight", 1) == 0
     if isinstance(criterion, JointLoss) and criterion.attention == 1 and not by_attention:

@@ -50,6 +50,12 @@ BONUSES = (
         "part 5",
     ),
     (
+        "Phones inside the stack, and a search by them over a lexicon",
+        "asrlib/decoding/lexicon.py",
+        ("mini-librispeech.json",),
+        "parts 2 and 9, What holds five hours back",
+    ),
+    (
         "Running average of the weights",
         "asrlib/training/averaging.py",
         ("an4-conformer-ablation.json",),

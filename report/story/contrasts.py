@@ -73,6 +73,11 @@ CONTRASTS = (
         "mini-heard",
         "mini-longer",
     ),
+    (
+        "phones, too; also fewer augmentations, less dropout, another rate, five epochs less",
+        "mini-librispeech",
+        "mini-phones",
+    ),
     ("the mean of the weights of the two before, not the last", "mini-longer", "mini-soup"),
     ("the mean of the weights of the two before, not the last", "mini-speed", "mini-mean"),
     (
