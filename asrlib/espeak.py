@@ -71,7 +71,9 @@ def in_a_process(function: Callable, *arguments: Any) -> Any:
     try:
         return receiver.recv()
     except EOFError:
-        raise RuntimeError(f"espeak-ng gave no speech or phones for {arguments!r}") from None
+        raise RuntimeError(
+            f"espeak-ng gave no speech or phones for {str(arguments)[:200]}"
+        ) from None
     finally:
         process.join()
         receiver.close()

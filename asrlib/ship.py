@@ -4,7 +4,8 @@ python -m asrlib.ship RUN FOLDER [--lm FILE] [--lexicon FILE]
 
 FOLDER becomes a checkpoint like any other: weights in float16 (they are float32 again once loaded), the
 configuration, the labels, where the training stood; and beside them the language model. Tune its decoder
-there, then: python -m asrlib.decoding.tune tune.from_pretrained=FOLDER decoder.lm_path=FOLDER/FILE. What is
+there, then: python -m asrlib.decoding.tune tune.from_pretrained=FOLDER decoder.lm_path=FOLDER/FILE, with
+decoder=lexicon decoder.lexicon_path=FOLDER/FILE where one is beside it. What is
 printed are the entries of FOLDER's files for ``asrlib/configs/resources.yaml``.
 
 Of a FOLDER that is there, the card stays (README.md), and all else goes: how to decode was tuned for other

@@ -15,7 +15,7 @@ from asrlib.decoding.contract import decode
 from asrlib.decoding.greedy import GreedyDecoder
 from asrlib.decoding.lexicon import LexiconDecoder
 from asrlib.decoding.ngram import LN_10, NGram
-from asrlib.decoding.pronunciations import lexicon_of, main, pronunciations
+from asrlib.decoding.pronunciations import lexicon_of, pronunciations, write_lexicon_of
 from asrlib.model.losses import torchs_losses
 from asrlib.text import CTCTextEncoder
 from asrlib.text.lexicon import read_lexicon, write_lexicon
@@ -235,7 +235,7 @@ def test_words_that_sound_alike_are_one_group():
 def test_a_lexicon_in_a_file_takes_the_place_of_espeak(
     lm_path, phones_of, tmp_path, monkeypatch, name
 ):
-    main(str(lm_path), str(tmp_path / name))
+    assert write_lexicon_of(lm_path, tmp_path / name) == len(WORDS)
     assert read_lexicon(tmp_path / name) == lexicon_of(WORDS)
     output = heard(3, phones_of, frames=20)
     expected = decode(LexiconDecoder(ENCODER, lm_path), output)
@@ -274,6 +274,51 @@ def test_a_file_that_is_no_lexicon_is_refused_by_name(tmp_path, content):
         read_lexicon(tmp_path / "words.tsv")
 
 
+def test_words_that_the_labels_cannot_spell_are_never_found(lm_path, phones_of, tmp_path):
+    odd = tmp_path / "odd.arpa"
+    odd.write_text(lm_path.read_text().replace("knight", "9-i"))
+    night = phones_of.words(["night"])[0]
+    write_lexicon(tmp_path / "words.tsv", {"9-i": night, "night": night})
+    decoder = LexiconDecoder(ENCODER, odd, tmp_path / "words.tsv")
+    assert {decoder.lm.names[word] for word in decoder._rules.words} == {"night"}
+
+
+def test_a_line_that_comes_twice_counts_once(lm_path, phones_of, tmp_path):
+    write_lexicon(tmp_path / "once.tsv", dict(zip(WORDS, phones_of.words(WORDS), strict=True)))
+    (tmp_path / "twice.tsv").write_text((tmp_path / "once.tsv").read_text() * 2)
+    once, twice = (
+        LexiconDecoder(ENCODER, lm_path, tmp_path / name) for name in ("once.tsv", "twice.tsv")
+    )
+    assert twice._rules.words.tolist() == once._rules.words.tolist()
+
+
+def test_a_sure_phone_with_which_no_word_goes_on_is_passed_over(lm_path, phones_of):
+    """Else all that comes after it would be lost."""
+    output = outputs_of(phones_of.words(["night"])[0], 40)
+    before = decode(LexiconDecoder(ENCODER, lm_path, label_weight=0.0), output)[0]
+    zh = 1 + PHONES.index("ʒ")
+    assert not any(zh in phones for phones in phones_of.words(WORDS))
+    output["phone_log_probs"][0, 3] = -30.0
+    output["phone_log_probs"][0, 3, zh] = 0.0
+    after = decode(LexiconDecoder(ENCODER, lm_path, label_weight=0.0), output)[0]
+    assert before.text in ("night", "knight")
+    assert after.text == before.text
+    assert after.score == pytest.approx(before.score - 30, abs=1)
+
+
+def outputs_of(phones, frames):
+    """Each phone for a frame, from the fifth on, with three blanks between."""
+    said = torch.full((1, frames, P), -9.0)
+    said[..., 0] = 0.0
+    for i, phone in enumerate(phones):
+        said[0, 5 + 4 * i, 0], said[0, 5 + 4 * i, phone] = -9.0, 0.0
+    return {
+        "phone_log_probs": said.log_softmax(-1),
+        "log_probs": torch.zeros(1, frames, len(ENCODER)).log_softmax(-1),
+        "log_probs_length": torch.tensor([frames]),
+    }
+
+
 def test_what_it_cannot_read_is_an_error_that_says_why(lm_path, phones_of):
     output = heard(0, phones_of)
     decoder = LexiconDecoder(ENCODER, lm_path)
@@ -286,6 +331,11 @@ def test_what_it_cannot_read_is_an_error_that_says_why(lm_path, phones_of):
     output["phone_log_probs"][0, 2, 3] = math.nan
     with pytest.raises(ValueError, match="NaN"):
         decode(decoder, output)
+    output = heard(0, phones_of)
+    output["log_probs"][0, 2, 3] = math.nan
+    with pytest.raises(ValueError, match="NaN"):
+        decode(decoder, output)
+    output = heard(0, phones_of)
     assert decode(GreedyDecoder(ENCODER), output)  # which reads the labels alone
 
 

@@ -159,6 +159,7 @@ def corpus(tmp_path_factory):
     [
         ([*CONFORMER, "loss=phones"], "phone_layer"),
         (["loss=phones"], "phone_layer"),
+        ([*CONFORMER, "decoder=lexicon", "decoder.lm_path=LM"], "decoder=greedy"),
         (
             [*CONFORMER, "model.phone_layer=1", "loss=inter_ctc"],
             "does not train the model's phones",

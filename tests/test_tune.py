@@ -21,7 +21,7 @@ from asrlib.decoding.cached import LogProbs, fingerprint
 from asrlib.decoding.dev import halves_by_speaker
 from asrlib.decoding.grid import Grid, Point, Scored
 from asrlib.decoding.longform import WINDOW_SECONDS
-from asrlib.decoding.pronunciations import main as write_pronunciations
+from asrlib.decoding.pronunciations import write_lexicon_of
 from asrlib.decoding.tune import tune
 from asrlib.metrics import ErrorRate
 from asrlib.model import AcousticModel
@@ -214,7 +214,7 @@ def test_phones_have_a_prior_of_their_own_and_the_labels_beside_them_a_weight(
         "tune.prior_weights=[0.3]",
     ]
     lexicon = find_checkpoint(run_dir) / "words.tsv"
-    write_pronunciations(str(corpus / "lm.arpa"), str(lexicon))
+    write_lexicon_of(corpus / "lm.arpa", lexicon)
     found = run_tuning(corpus, run_dir, *few, "decoder=lexicon", f"decoder.lexicon_path={lexicon}")
     assert OmegaConf.load(found.stored).decoder.lexicon_path == "words.tsv"
     errors = {point.label_weight: scored.sums() for point, scored in found.grid.scored.items()}
@@ -231,12 +231,21 @@ def test_phones_have_a_prior_of_their_own_and_the_labels_beside_them_a_weight(
     lexicon.unlink()
     with pytest.raises(FileNotFoundError, match=r"no lexicon at .*decoder\.lexicon_path"):
         infer(corpus, run_dir, "decoder=tuned")
+    write_lexicon_of(corpus / "lm.arpa", corpus / "moved.tsv")
+    _, evaluation = infer(
+        corpus, run_dir, "decoder=tuned", f"decoder.lexicon_path={corpus / 'moved.tsv'}"
+    )
+    assert evaluation.errors.words == found.best.sums()[0]
 
 
 def test_the_weight_of_labels_is_for_a_decoder_that_reads_phones(corpus, run_dir):
     few = ["tune.alphas=[0.8]", "tune.betas=[2]", "tune.label_weights=[0,1]"]
     with pytest.raises(ValueError, match="lexicon"):
         run_tuning(corpus, run_dir, *few)
+    with pytest.raises(ValueError, match=r"tune\.label_weights"):
+        run_tuning(corpus, run_dir, *few[:2], "tune.label_weights=[-1]", "decoder=lexicon")
+    with pytest.raises(FileNotFoundError, match=r"decoder\.lexicon_path"):
+        run_tuning(corpus, run_dir, *few, "decoder=lexicon", "decoder.lexicon_path=nowhere")
     with pytest.raises(ValueError, match="loss=phones"):  # as this run was not trained
         run_tuning(corpus, run_dir, *few, "decoder=lexicon")
 

@@ -1,6 +1,6 @@
 """What a model says about a dataset, computed once and kept on disk, so that a decoder can be tried often.
 
-One safetensors file holds what the decoder reads, ``log_probs`` and by attention ``encoded``, of every
+One safetensors file holds what the decoder reads (``log_probs``, ``encoded``, ``phone_log_probs``), of every
 piece that it would be given: one an utterance, more for those that are read in windows. Its key names
 the checkpoint, the utterances and the code that the numbers come from; under another key the file is
 made anew.

@@ -129,7 +129,7 @@ class Grid:
 
         Args:
             refine: rounds that try halfway to the neighbours of the best, at its beam width and
-                weights of the prior and of phones; they never leave the grid's ranges.
+                weights of the prior and of labels; they never leave the grid's ranges.
         """
         alphas, betas = self.alphas, self.betas
         axes = alphas, betas, self.beam_widths, self.prior_weights, self.label_weights

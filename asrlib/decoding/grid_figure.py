@@ -15,7 +15,7 @@ MOST_NUMBERS = 150  # cells, beyond which their numbers would not be legible
 
 
 def grid_figure(grid: Grid, best: Scored, data: str, greedy_wer: float) -> Figure:
-    """WER over α × β at the width and the weights of the prior and of phones of ``best``.
+    """WER over α × β at the width and the weights of the prior and of labels of ``best``.
 
     Cells are the grid, dots the points between them.
 
@@ -23,7 +23,7 @@ def grid_figure(grid: Grid, best: Scored, data: str, greedy_wer: float) -> Figur
         data: the name of what was decoded, such as "demo val".
         greedy_wer: percent, for comparison.
     """
-    width, prior, phones = best.point[2:]
+    width, prior, labels = best.point[2:]
     wers = {
         (p.alpha, p.beta): s.sums()[0].rate
         for p, s in grid.scored.items()
@@ -68,7 +68,7 @@ def grid_figure(grid: Grid, best: Scored, data: str, greedy_wer: float) -> Figur
     axes.set_yticks(grid.betas, [f"{beta:g}" for beta in grid.betas])
     axes.set_title(
         f"best {best.sums()[0].rate:.2f} % at α = {best.point.alpha:g}, β = {best.point.beta:g}, "
-        f"beam width {width}{f', prior {prior:g}' * bool(prior)}{f', phones {phones:g}' * bool(phones)}; "
+        f"beam width {width}{f', prior {prior:g}' * bool(prior)}{f', labels {labels:g}' * bool(labels)}; "
         f"greedy {greedy_wer:.2f} %",
         fontsize=10,
     )

@@ -47,6 +47,8 @@ from asrlib.model.losses import ctc_feasible, ctc_losses_of
 from asrlib.text import CTCTextEncoder
 from asrlib.text.phones import PHONES
 
+AT_ONCE = 16  # texts whose labels are scored together: each has a copy of the frames
+
 
 class Task(NamedTuple):
     """An utterance for a worker."""
@@ -112,9 +114,14 @@ class LexiconDecoder:
         self.beam_width, self.rescored = int(beam_width), int(rescored)
         self.alpha, self.beta, self.label_weight = alpha, beta, label_weight
         self.lm = NGram(lm_path)
-        said = lexicon_of(self.lm.names[1:], lexicon_path)
+        # words that the labels cannot spell (4th) are none of ours, but may sound like one
+        letters = set("".join(text_encoder.pieces))
+        words = [word for word in self.lm.names[1:] if set(word) <= letters]
+        said = lexicon_of(words, lexicon_path)
         self._rules = LexiconRules(
-            *pronunciations(self.lm.names, self.lm.alone, said),
+            *pronunciations(
+                self.lm.names, self.lm.alone, {word: said[word] for word in words if word in said}
+            ),
             width=self.beam_width,
             skip_above=math.log(blank_skip_threshold),
             token_min=float(token_min_logp),
@@ -151,8 +158,14 @@ class LexiconDecoder:
         weights = float(self.alpha), float(self.beta)
         tasks = [Task(row[:length].contiguous().numpy(), *weights, n) for row, length in rows]
         require_sound(task.phones for task in tasks)
+        if self.label_weight:
+            require_sound(
+                row[:length].numpy() for row, length in zip(labels, lengths.tolist(), strict=True)
+            )
         if self.processes > 1 and self._workers.pool is None:  # what is compiled here, they inherit
-            self._search(Task(np.zeros((1, 1 + len(PHONES))), *weights, 1))
+            self._search(
+                Task(np.full((1, 1 + len(PHONES)), -math.log(1 + len(PHONES))), *weights, 1)
+            )
         found = self._workers.map(self._search, tasks)
         rows = zip(found, labels, lengths.tolist(), strict=True)
         return [self._best(texts, row[:length]) for texts, row, length in rows]
@@ -171,17 +184,13 @@ class LexiconDecoder:
                 insert(self.lm.table, questions)
             beams, nodes, size = step(frame, beams, nodes, size, rules, self.lm.table)
         totals = finish(beams, nodes, task.alpha, self.lm.table.ends)
-        order = np.argsort(-totals, kind="stable")[: task.n]
-        if totals[order[0]] == -np.inf:  # no prefix ends with a word: the words before count
-            order = order[:1]
-        return [
-            (
-                " ".join(self.lm.names[word] for word in words_of_prefix(beams[i]["node"], nodes)),
-                totals[i],
-            )
-            for i in order
-            if totals[i] > -np.inf or len(order) == 1
-        ]
+        texts: dict[str, float] = {}  # of several ways to say one, the best is the first
+        for i in np.argsort(-totals, kind="stable"):
+            if len(texts) < task.n and (totals[i] > -np.inf or not texts):
+                # of one that is not at the end of a word, the words before count
+                words = words_of_prefix(beams[i]["node"], nodes)
+                texts.setdefault(" ".join(self.lm.names[word] for word in words), totals[i])
+        return [*texts.items()]
 
     def _best(self, texts: list[tuple[str, float]], log_probs: Tensor) -> Hypothesis:
         """The best of ``texts`` by both scores, with its labels dated."""
@@ -202,10 +211,9 @@ class LexiconDecoder:
         frames = torch.full_like(lengths, len(log_probs))
         feasible = ctc_feasible(frames, labels, lengths)
         losses = torch.full((len(texts),), math.inf)
-        said = log_probs.expand(int(feasible.sum()), -1, -1)
-        losses[feasible] = ctc_losses_of(
-            said, frames[feasible], labels[feasible], lengths[feasible]
-        )
+        for rows in feasible.nonzero().flatten().split(AT_ONCE):
+            said = log_probs.expand(len(rows), -1, -1)
+            losses[rows] = ctc_losses_of(said, frames[rows], labels[rows], lengths[rows])
         if not feasible.any():
             return texts
         return [

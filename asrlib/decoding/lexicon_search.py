@@ -6,7 +6,11 @@
 * As in ``prefix_search`` each prefix has the probability of all its paths that end in a blank and of all
   that end in its last phone, so that its score is exact as far as nothing was pruned; until a word ends,
   and before it begins, it counts as the most frequent one that begins so.
-* What a frame gives birth to is no node before it has come into the beam.
+* What a frame gives birth to is no node before it has come into the beam. One that left the beam and is born
+  again is another node, with which those that have grown from the first do not meet.
+
+What comes from ``prefix_search`` is compiled in here, and numba's cache on disk does not see changes there:
+after one, remove the caches of both files.
 """
 
 from typing import NamedTuple
@@ -79,6 +83,14 @@ def begin():
 
 
 @njit(cache=True)
+def _tried_phones(log_probs, token_min):
+    """As ``prefix_search`` tries them; and the blank, for no word may go on with what else there is."""
+    scores, _ = _tried(log_probs, token_min)
+    scores[BLANK] = log_probs[BLANK]
+    return scores
+
+
+@njit(cache=True)
 def _ahead(prefix, rules):
     """The look-ahead at a prefix of a word, or before one."""
     return rules.alpha * rules.ahead[prefix] + rules.beta
@@ -110,7 +122,7 @@ def questions_of(log_probs, beams, nodes, rules, table):
     asked, count = np.empty(64, ANSWER), 0
     if log_probs[BLANK] > rules.skip_above:
         return asked[:0]
-    scores, _ = _tried(log_probs, rules.token_min)
+    scores = _tried_phones(log_probs, rules.token_min)
     _, floor = _stay(scores, beams, nodes, rules)
     for i in range(len(beams)):
         node = nodes[beams[i].node]
@@ -213,7 +225,7 @@ def step(log_probs, beams, nodes, size, rules, table):
             beams[i].blank = _add(beams[i].blank, beams[i].label) + log_probs[BLANK]
             beams[i].label = -np.inf
         return beams, nodes, size
-    scores, _ = _tried(log_probs, rules.token_min)
+    scores = _tried_phones(log_probs, rules.token_min)
     stayed, floor = _stay(scores, beams, nodes, rules)
     births = _births(scores, beams, stayed, floor, nodes, rules, table)
     totals = np.concatenate((stayed["total"], births["total"]))
@@ -227,7 +239,8 @@ def step(log_probs, beams, nodes, size, rules, table):
         nodes[beams[i].node].beam = EMPTY
     kept, count = np.empty(len(order), BEAM), 0
     for choice in order:
-        if count and not totals[choice] >= least:  # of an impossible utterance one stays
+        possible = totals[choice] > -np.inf and totals[choice] >= least
+        if count and not possible:  # of an impossible utterance one stays
             break
         if choice < len(stayed):
             kept[count] = stayed[choice]

@@ -43,7 +43,9 @@ def pronunciations(
     for number, name in enumerate(names[1:], start=1):
         for phones in lexicon.get(name, ()):
             # a phone's id stands for a letter: all are below 128, so a byte of UTF-8 each
-            groups.setdefault("".join(map(chr, phones)), []).append(number)
+            group = groups.setdefault("".join(map(chr, phones)), [])
+            if number not in group:
+                group.append(number)
     if not groups:
         raise ValueError("the lexicon has none of the language model's words")
     said = sorted(groups)
@@ -69,13 +71,18 @@ def lexicon_of(words: Sequence[str], path: Path | str | None = None) -> dict[str
     }
 
 
-def main(lm_path: str, out: str) -> None:
+def write_lexicon_of(lm_path: Path | str, out: Path | str) -> int:
+    """Writes how all words of a language model sound, by espeak-ng; returns how many they are.
+
+    Raises:
+        as ``open_model`` and ``Pronouncer``.
+    """
     _, words = open_model(lm_path)
     write_lexicon(out, dict(zip(words, Pronouncer().words(words), strict=True)))
-    print(f"{out}: {len(words)} words")
+    return len(words)
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    main(*sys.argv[1:])
+    print(f"{sys.argv[2]}: {write_lexicon_of(*sys.argv[1:])} words")

@@ -32,12 +32,15 @@ from asrlib.decoding.greedy import GreedyDecoder
 from asrlib.decoding.grid import Grid, Point, Scored, Scorer, count_edits, scoring
 from asrlib.decoding.grid_figure import grid_figure, png
 from asrlib.decoding.options import require_weights
+from asrlib.decoding.pronunciations import write_lexicon_of
 from asrlib.decoding.tuned import save_tuned, tuned_path
+from asrlib.espeak import require_espeak
 from asrlib.files import write_atomically
 from asrlib.language_model import prepared
 from asrlib.metrics import Edits, ErrorRate, ScoredUtterance
 from asrlib.result import add_result, provenance, result_of, scores
 
+LEXICON = "lexicon.tsv.gz"
 COLUMNS = [
     *Point._fields,
     *("wer", "cer", "substitutions", "deletions", "insertions", "seconds"),
@@ -106,7 +109,11 @@ def tune(config: DictConfig) -> Tuning:
     if any(prior_weights) and section["label_prior"] is None:
         section["label_prior"] = log_probs.label_prior(reads_of(section)[0])
     label_weights = options.label_weights or [section.get("label_weight", 0.0)]
-    scorer = Scorer(section, text_encoder, log_probs, utterances, model.speller)
+    used = section
+    if "lexicon_path" in section and section["lexicon_path"] is None:  # once, not in every process
+        write_lexicon_of(section["lm_path"], folder / LEXICON)
+        used = section | {"lexicon_path": str(folder / LEXICON)}
+    scorer = Scorer(used, text_encoder, log_probs, utterances, model.speller)
     widths = options.beam_widths or [section["beam_width"]]
     with scoring(scorer, options.processes) as score:
         grid = Grid(options.alphas, options.betas, widths, score, prior_weights, label_weights)
@@ -158,6 +165,14 @@ def _require_weights(section: dict, options: DictConfig) -> None:
     if not Path(section["lm_path"]).is_file():
         raise FileNotFoundError(f"no language model at {section['lm_path']}: set decoder.lm_path")
     prepared(section["lm_path"])  # before any work, and once: each process would make its own copy
+    if lexicon := section.get("lexicon_path"):
+        if not Path(lexicon).is_file():
+            raise FileNotFoundError(f"no lexicon at {lexicon}: set decoder.lexicon_path")
+    elif "lexicon_path" in section:
+        require_espeak()
+    for name in ("prior_weights", "label_weights"):
+        if min(options[name] or [0]) < 0:
+            raise ValueError(f"tune.{name}={options[name]}: 0 or more")
     if options.prior_weights and "prior_weight" not in section:
         raise ValueError(
             f"decoder {section['name']} divides no prior out: leave tune.prior_weights unset, or choose "

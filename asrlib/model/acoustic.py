@@ -83,8 +83,8 @@ class AcousticModel(nn.Module):
         spectrogram = F.pad(spectrogram, (0, -spectrogram.shape[-1] % FRAMES))
         with self._format():
             heard = self.encoder(spectrogram, lengths, *known)
-        if not self.training:
-            heard["log_probs"] = blank_if_silent(heard["log_probs"], spectrogram)
+        for name in {"log_probs", "phone_log_probs"} & heard.keys() if not self.training else ():
+            heard[name] = blank_if_silent(heard[name], spectrogram)
         return seen | heard
 
     def _format(self) -> AbstractContextManager:

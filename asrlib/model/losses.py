@@ -150,7 +150,7 @@ class CTCLoss(nn.Module):
         self.intermediate, self.consistency, self.phones = intermediate, consistency, phones
         if self.phones:
             require_espeak()  # before any work
-        self._pronounce = Pronouncer()
+        self.pronounce = Pronouncer()
         self.views = 2 if consistency else 1
 
     def count(self, batch: dict, frames: Tensor) -> int:
@@ -205,7 +205,7 @@ class CTCLoss(nn.Module):
                 f"loss.phones={self.phones} needs a model that makes phones: set model.phone_layer, or "
                 "choose another loss"
             )
-        phones, lengths = self._pronounce([batch["text"][row] for row in rows.tolist()])
+        phones, lengths = self.pronounce([batch["text"][row] for row in rows.tolist()])
         possible = ctc_feasible(frames[rows], phones, lengths)
         rows, phones, lengths = rows[possible], phones[possible], lengths[possible]
         every = torch.cat([rows + view * len(frames) for view in range(views)])

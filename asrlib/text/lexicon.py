@@ -10,9 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from asrlib.files import write_atomically
-from asrlib.text.phones import PHONES
-
-_ID_OF = {phone: i for i, phone in enumerate(PHONES, start=1)}
+from asrlib.text.phones import ID_OF, PHONES
 
 
 def write_lexicon(path: Path | str, phones_of: Mapping[str, Sequence[int]]) -> None:
@@ -45,7 +43,7 @@ def read_lexicon(path: Path | str) -> dict[str, list[list[int]]]:
     found: dict[str, list[list[int]]] = {}
     for number, line in enumerate(lines, start=1):
         word, _, phones = line.partition("\t")
-        ids = [_ID_OF.get(phone) for phone in phones.split()]
+        ids = [ID_OF.get(phone) for phone in phones.split()]
         if not word or not ids or None in ids:
             raise ValueError(
                 f"{path}, line {number}: {line!r} is not a word, a tab and phones, divided by spaces, of "

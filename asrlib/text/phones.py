@@ -41,9 +41,9 @@ NEAREST = {
     "ç": "h",
     "ɬ": "l",
 }
-_ID_OF = {phone: i for i, phone in enumerate(PHONES, start=1)}
-_ID_OF |= {written: _ID_OF[phone] for written, phone in NEAREST.items()}
-_WRITTEN = re.compile("|".join(sorted(_ID_OF, key=len, reverse=True)))
+ID_OF = {phone: i for i, phone in enumerate(PHONES, start=1)}
+ID_OF |= {written: ID_OF[phone] for written, phone in NEAREST.items()}
+_WRITTEN = re.compile("|".join(sorted(ID_OF, key=len, reverse=True)))
 
 
 class Pronouncer:
@@ -92,4 +92,4 @@ def _pronounce(words: Iterable[str]) -> list[str]:
 
 
 def _ids(ipa: str) -> list[int]:
-    return [_ID_OF[written] for written in _WRITTEN.findall(ipa)]
+    return [ID_OF[written] for written in _WRITTEN.findall(ipa)]

@@ -17,6 +17,7 @@ from asrlib.build import (
     build_features,
     build_named,
     choose_device,
+    reads_of,
 )
 from asrlib.checkpoint import find_checkpoint, read_text_encoder
 from asrlib.data.loader import make_loader
@@ -76,6 +77,10 @@ def build_trainer(
         start_from(config.init_from, model, text_encoder, config, world.tell)
     freeze(model.encoder, options.freeze)
     criterion = build(config.loss)
+    if criterion.phones:  # all words at once: espeak-ng is started each time that it is asked
+        heard = (u.text or "" for data in (train_data, val_data) for u in data.utterances)
+        criterion.pronounce.words([*{word for text in heard for word in text.split()}])
+    _require_phones(criterion, config.decoder, model)
     decoder = build_decoder(config.decoder, text_encoder, model.speller)
     _require_what_is_trained(criterion, decoder, model)
     model.to(device)
@@ -120,7 +125,7 @@ def build_trainer(
 
 
 def _require_what_is_trained(criterion: CTCLoss, decoder: Decoder, model: AcousticModel) -> None:
-    """Refuses a speller or phones without a loss, and checkpoints that are selected by what has none."""
+    """Refuses a speller without a loss, and checkpoints that are selected by what has none."""
     speller = model.speller
     learns = speller is not None and any(p.requires_grad for p in speller.parameters())
     if learns and not isinstance(criterion, JointLoss):
@@ -128,8 +133,23 @@ def _require_what_is_trained(criterion: CTCLoss, decoder: Decoder, model: Acoust
             "this loss does not train the model's speller: choose loss=joint or loss=attention, or freeze "
             "it: 'trainer.freeze=[speller]'"
         )
+    by_attention = getattr(decoder, "ctc_weight", 1) == 0
+    if isinstance(criterion, JointLoss) and criterion.attention == 1 and not by_attention:
+        raise ValueError(
+            "loss.attention=1 does not train CTC, by which this decoder would choose the best checkpoint: "
+            "choose decoder=attention, or loss=joint"
+        )
+
+
+def _require_phones(criterion: CTCLoss, decoder: Mapping, model: AcousticModel) -> None:
+    """Refuses phones without a loss, and a loss or the section of a decoder without the phones it needs."""
     encoder = getattr(model.encoder, "listener", model.encoder)
     head = getattr(encoder, "phone_head", None)
+    if head is None and "phone_log_probs" in reads_of(decoder):
+        raise ValueError(
+            "this decoder, by which checkpoints would be chosen, searches by phones, which the model does "
+            "not make: set model.phone_layer and loss=phones, or choose decoder=greedy"
+        )
     if criterion.phones and head is None:
         raise ValueError(
             f"loss.phones={criterion.phones} needs a model that makes phones: set model.phone_layer of "
@@ -139,12 +159,6 @@ def _require_what_is_trained(criterion: CTCLoss, decoder: Decoder, model: Acoust
         raise ValueError(
             "this loss does not train the model's phones: choose loss=phones, or model.phone_layer=null, or "
             "freeze them: 'trainer.freeze=[phone_head,from_phones]'"
-        )
-    by_attention = getattr(decoder, "ctc_weight", 1) == 0
-    if isinstance(criterion, JointLoss) and criterion.attention == 1 and not by_attention:
-        raise ValueError(
-            "loss.attention=1 does not train CTC, by which this decoder would choose the best checkpoint: "
-            "choose decoder=attention, or loss=joint"
         )
 
 
