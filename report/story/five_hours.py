@@ -10,6 +10,7 @@ DEV, OWN = "librispeech val", "mini-librispeech train"
 SAID = {  # by the end of a file's name
     "greedy": "greedily",
     "beam-lm": "with the language model",
+    "lexicon": "by its phones, with the language model",
     "noisy-beam-lm": "with the language model, in noise",
 }
 
