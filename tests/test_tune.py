@@ -416,7 +416,7 @@ def test_refining_halves_the_steps_around_the_best_and_stays_inside():
 def test_ties_go_to_cer_then_to_the_narrower_beam_then_to_less_weight():
     def score(points):
         for point in points:
-            good = point[::2] in [(1, 16), (2, 8), (3, 8)]  # alpha and width
+            good = (point.alpha, point.beam_width) in [(1, 16), (2, 8), (3, 8)]
             characters = 1 if good else 2
             counts = [[5, 0, 0, 10], [characters, 0, 0, 30]]
             yield Scored(point, np.array([counts]), 0.0)
