@@ -23,7 +23,6 @@ from torch import Tensor
 from asrlib.decoding.greedy import Hypothesis
 from asrlib.decoding.ngram import LN_10, NGram, new_table
 from asrlib.decoding.options import (
-    require,
     require_labels,
     require_limits,
     require_sound,
@@ -87,11 +86,7 @@ class BeamDecoder:
         prior_weight: float = 0.0,
         processes: int | None = 1,
     ):
-        require_limits(beam_width, token_min_logp, beam_prune_logp)
-        require(
-            0 < blank_skip_threshold <= 1,
-            f"blank_skip_threshold {blank_skip_threshold}: a probability; 1 skips nothing",
-        )
+        require_limits(beam_width, token_min_logp, beam_prune_logp, blank_skip_threshold)
         require_weights(alpha, beta, unk_score_offset)
         require_prior(label_prior, prior_weight, len(text_encoder))
         self.text_encoder = text_encoder

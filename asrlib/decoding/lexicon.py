@@ -100,11 +100,7 @@ class LexiconDecoder:
         rescored: int = 100,
         processes: int | None = 1,
     ):
-        require_limits(beam_width, token_min_logp, beam_prune_logp)
-        require(
-            0 < blank_skip_threshold <= 1,
-            f"blank_skip_threshold {blank_skip_threshold}: a probability; 1 skips nothing",
-        )
+        require_limits(beam_width, token_min_logp, beam_prune_logp, blank_skip_threshold)
         require_weights(alpha, beta, 0.0)
         require(0 <= label_weight < math.inf, f"label_weight {label_weight}: 0 or more")
         require(rescored >= 1, f"rescored {rescored}: at least 1")

@@ -269,7 +269,7 @@ def finish(beams, nodes, alpha, ends):
 
 @njit(cache=True)
 def words_of_prefix(node, nodes):
-    """Numbers of its words, int64 [n]; of one that is not at its end, nothing."""
+    """Numbers of its words, int64 [n]; one that is not at its end is none of them."""
     count, at = 0, node
     while at != EMPTY:
         count, at = count + (nodes[at].word != UNKNOWN), nodes[at].parent

@@ -27,11 +27,20 @@ def require_sound(log_probs: Iterable[np.ndarray]) -> None:
     require(sound, "log_probs hold NaN: is the checkpoint sound?")
 
 
-def require_limits(beam_width: int, token_min_logp: float, beam_prune_logp: float) -> None:
+def require_limits(
+    beam_width: int,
+    token_min_logp: float,
+    beam_prune_logp: float,
+    blank_skip_threshold: float = 1.0,
+) -> None:
     """Raises ``ValueError`` for limits within which no search finds anything."""
     require(beam_width >= 1, f"beam_width {beam_width}: at least 1")
     require(token_min_logp <= 0, f"token_min_logp {token_min_logp}: a logarithm, 0 or less")
     require(beam_prune_logp <= 0, f"beam_prune_logp {beam_prune_logp}: 0 or less")
+    require(
+        0 < blank_skip_threshold <= 1,
+        f"blank_skip_threshold {blank_skip_threshold}: a probability; 1 skips nothing",
+    )
 
 
 def require_weights(alpha: float, beta: float, unk_score_offset: float) -> None:

@@ -77,10 +77,10 @@ def build_trainer(
         start_from(config.init_from, model, text_encoder, config, world.tell)
     freeze(model.encoder, options.freeze)
     criterion = build(config.loss)
+    _require_phones(criterion, config.decoder, model)
     if criterion.phones:  # all words at once: espeak-ng is started each time that it is asked
         heard = (u.text or "" for data in (train_data, val_data) for u in data.utterances)
         criterion.pronounce.words([*{word for text in heard for word in text.split()}])
-    _require_phones(criterion, config.decoder, model)
     decoder = build_decoder(config.decoder, text_encoder, model.speller)
     _require_what_is_trained(criterion, decoder, model)
     model.to(device)

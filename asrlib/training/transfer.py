@@ -46,9 +46,7 @@ def start_from(
         theirs = {f"listener.{name}": tensor for name, tensor in theirs.items()}
         new = {name for name in ours if name.startswith("speller.")}
     if from_phones := _new_phones(model.encoder, theirs):
-        new |= {
-            name for name in ours if name.split(".")[-2:-1] in (["phone_head"], ["from_phones"])
-        }
+        new |= {name for name in ours if {"phone_head", "from_phones"} & {*name.split(".")}}
     if checkpoint.read_text_encoder(path).pieces != text_encoder.pieces:
         new |= _tensors_of_labels(model, text_encoder, config)
     wrong = [
