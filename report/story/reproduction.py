@@ -24,7 +24,6 @@ from report.story.evidence import (
 
 # What a row's command names, where that is something else today or on no other machine: what to name now.
 INSTEAD = {
-    "init_from=checkpoints/shipped": "init_from=outputs/flagship-ctc",
     "outputs/mini-ctc-gpu": "outputs/mini-ctc",
     "data/lm3.arpa.gz": "checkpoints/shipped/lm3.arpa.gz",
 }
@@ -38,7 +37,7 @@ INSTEAD_OF = {  # for the rows of one model
             "checkpoints/shipped": f"outputs/{name}",
             "report/results/shipped.json": f"report/results/{name}.json",
         }
-        for name in ("flagship-ctc", "flagship-longer")
+        for name in ("flagship-ctc", "flagship-longer", "flagship-longest")
     },
 }
 
@@ -166,11 +165,21 @@ def _trained(row: Result) -> list[str]:
 def _today(row: Result) -> list[str]:
     """The commands of a row, with what has changed since in its place."""
     instead = INSTEAD | INSTEAD_OF.get(row.name, {})
-    words = []
-    for word in shlex.split(row.command.replace(ALONE, TOGETHER)):
-        key, equals, value = instead.get(word, word).rpartition("=")
-        words.append(f"{key}{equals}{instead.get(value, value)}")
-    return commands(" ".join(word if word == "&&" else shlex.quote(word) for word in words))
+    told = []
+    for command in row.command.replace(ALONE, TOGETHER).split(" && "):
+        given, words = shlex.split(command), []
+        for word in given:
+            word = _beginning(given) if word == "init_from=checkpoints/shipped" else word
+            key, equals, value = instead.get(word, word).rpartition("=")
+            words.append(shlex.quote(f"{key}{equals}{instead.get(value, value)}"))
+        told.append(" ".join(words))
+    return commands(" && ".join(told))
+
+
+def _beginning(training: list[str]) -> str:
+    """What a training began with that was shipped then: its experiment names who made it."""
+    options = dict(word.partition("=")[::2] for word in training)
+    return f"init_from={compose('train', 'experiment=' + options['experiment']).init_from}"
 
 
 def _words(row: Result) -> dict[str, str]:
