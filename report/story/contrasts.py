@@ -78,6 +78,7 @@ CONTRASTS = (
         "mini-librispeech",
         "mini-phones",
     ),
+    ("three times the parameters, more dropout, six epochs more", "mini-phones", "mini-phones-short"),
     ("the mean of the weights of the two before, not the last", "mini-longer", "mini-soup"),
     ("the mean of the weights of the two before, not the last", "mini-speed", "mini-mean"),
     (
@@ -90,6 +91,7 @@ CONTRASTS = (
         "flagship-longer",
         "flagship-longest",
     ),
+    ("ten epochs more, with phones and less dropout", "flagship-longest", "flagship-phones"),
     *(
         (
             f"augmentation of {what}, not none; {start}",
