@@ -11,7 +11,7 @@ SAID = {  # by the end of a file's name
     "greedy": "greedily",
     "beam-lm": "with the language model",
     "lexicon": "by its phones, with the language model",
-    "noisy-beam-lm": "with the language model, in noise",
+    "noisy-lexicon": "by its phones, with the language model, in noise",
 }
 
 
