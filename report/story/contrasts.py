@@ -78,7 +78,11 @@ CONTRASTS = (
         "mini-librispeech",
         "mini-phones",
     ),
-    ("three times the parameters, more dropout, six epochs more", "mini-phones", "mini-phones-short"),
+    (
+        "three times the parameters, more dropout, six epochs more",
+        "mini-phones",
+        "mini-phones-short",
+    ),
     ("the mean of the weights of the two before, not the last", "mini-longer", "mini-soup"),
     ("the mean of the weights of the two before, not the last", "mini-speed", "mini-mean"),
     (
