@@ -52,7 +52,7 @@ def stages() -> Iterator[str]:
         return
     entries, hours = [], 0.0
     for command in whole.command.split(" && ")[:-1]:
-        words = dict(word.partition("=")[::2] for word in shlex.split(command))
+        words = _words(command)
         path = EXPERIMENTS / f"{words['experiment']}.yaml"
         stage = words.get("name") or compose("train", f"experiment={path.stem}").name
         row = next((row for row in found if row.name == stage), whole)
@@ -167,24 +167,24 @@ def _today(row: Result) -> list[str]:
     instead = INSTEAD | INSTEAD_OF.get(row.name, {})
     told = []
     for command in row.command.replace(ALONE, TOGETHER).split(" && "):
-        given, words = shlex.split(command), []
-        for word in given:
-            word = _beginning(given) if word == "init_from=checkpoints/shipped" else word
-            key, equals, value = instead.get(word, word).rpartition("=")
+        words = []
+        for word in shlex.split(command):
+            word = _beginning(command) if word == "init_from=checkpoints/shipped" else word
+            key, equals, value = word.rpartition("=")
             words.append(shlex.quote(f"{key}{equals}{instead.get(value, value)}"))
         told.append(" ".join(words))
     return commands(" && ".join(told))
 
 
-def _beginning(training: list[str]) -> str:
+def _beginning(training: str) -> str:
     """What a training began with that was shipped then: its experiment names who made it."""
-    options = dict(word.partition("=")[::2] for word in training)
-    return f"init_from={compose('train', 'experiment=' + options['experiment']).init_from}"
+    config = compose("train", f"experiment={_words(training)['experiment']}")
+    return f"init_from={config.init_from}"
 
 
-def _words(row: Result) -> dict[str, str]:
+def _words(command: str) -> dict[str, str]:
     """{KEY: VALUE} of a row's commands; those of another program may lack what ours have."""
-    return dict(word.partition("=")[::2] for word in shlex.split(row.command))
+    return dict(word.partition("=")[::2] for word in shlex.split(command))
 
 
 def _tuning(row: Result) -> str | None:
@@ -193,7 +193,7 @@ def _tuning(row: Result) -> str | None:
     None where no decoder was tuned, or its language model is not one of ``language_models``. That of
     ``joint+lm`` is tuned by itself: each of its points takes minutes.
     """
-    words = _words(row)
+    words = _words(row.command)
     corpus, run = words.get("datasets", ""), words.get("inferencer.from_pretrained", "")
     lm = Path("language_models") / f"{corpus}-4gram.arpa.gz"
     if words.get("decoder") != "tuned" or not run or not lm.exists():
@@ -208,7 +208,7 @@ def _tuning(row: Result) -> str | None:
 
 def _folder(row: Result) -> str | None:
     """Where the test read a training whose command does not say so."""
-    read = Path(_words(row).get("inferencer.from_pretrained", ""))
+    read = Path(_words(row.command).get("inferencer.from_pretrained", ""))
     known = "run_dir=" in row.command or read.is_relative_to(f"outputs/{row.name}")
     if known or not read.is_relative_to("outputs"):
         return None
