@@ -20,10 +20,10 @@ from asrlib.build import build_decoder, choose_device
 from asrlib.checkpoint import find_checkpoint, load_acoustic_model
 from asrlib.data.audio import SAMPLE_RATE, read_audio, stream_audio, to_mono_16k
 from asrlib.decoding import GreedyDecoder, Hypothesis, LongForm
-from asrlib.decoding.align import Word, words_of
 from asrlib.decoding.contract import Decoder, decode
 from asrlib.decoding.longform import WINDOW_SECONDS
 from asrlib.decoding.tuned import chosen_decoder
+from asrlib.decoding.words import Word, words_of
 from asrlib.model import AcousticModel
 from asrlib.precision import DTYPES, choose_precision
 from asrlib.text import CTCTextEncoder

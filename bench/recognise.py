@@ -6,11 +6,11 @@ python -m bench.recognise inferencer.from_pretrained=CHECKPOINT datasets=NAME in
 The arguments are those of inference.py. Beside asrlib with ``decoder=greedy`` and ``decoder=tuned``, in
 float32 and in the fastest precision that the CPU has, and with narrow limits of its search, stands
 PocketSphinx (pip install pocketsphinx) with its default English model. Each runs alone, and may use all
-cores: ours by its threads and its loader, PocketSphinx by one process for each. Seconds are wall time from
-the first file to the last text, reading and decompression included; what is loaded before, and compiled by
-one second of silence, is not. Memory is the most that our processes hold together at one time, looked up
-twice a second, where pages that they share count once (Linux's PSS); of PocketSphinx's processes it is what
-each peak is above what was there before PocketSphinx was loaded.
+cores by one process for each. Seconds are wall time from the first file to the last text, reading and
+decompression included; what is loaded before, and compiled by one second of silence, is not. Memory is the
+most that our processes hold together at one time, looked up twice a second, where pages that they share
+count once (Linux's PSS); of PocketSphinx's processes it is what each peak is above what was there before
+PocketSphinx was loaded.
 
 ``inferencer.result_path`` gets PocketSphinx's rows; ours are inference.py's. In ``out`` what was measured
 of other systems, and on other data, stays.

@@ -1,6 +1,7 @@
 """Inference on anything: whatever can be read gets its text, the rest is named; nothing is lost."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -172,6 +173,48 @@ def test_texts_are_there_before_all_is_decoded(trained, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no room"):
         infer(trained, tmp_path / "data", tmp_path / "out", table)
     assert len(texts(tmp_path / "out")) == 3
+
+
+def test_processes_that_share_a_folder_find_what_one_does(trained, tmp_path, monkeypatch):
+    make_messy(tmp_path)
+    long = np.concatenate([say("ab ba ")] * 40)  # 36 s
+    soundfile.write(tmp_path / "audio" / "long.flac", long, SAMPLE_RATE)
+    (tmp_path / "at_work").mkdir()
+    save = Inferencer._save
+
+    def signed(inferencer, utterance, hypothesis):
+        (tmp_path / "at_work" / str(os.getpid())).touch()
+        save(inferencer, utterance, hypothesis)
+
+    monkeypatch.setattr(Inferencer, "_save", signed)
+    batches = "inferencer.batch_seconds=2"
+    alone, left_out = infer(trained, tmp_path, tmp_path / "1", batches, "inferencer.processes=1")
+    assert [path.name for path in (tmp_path / "at_work").iterdir()] == [str(os.getpid())]
+    shared, also = infer(trained, tmp_path, tmp_path / "3", batches, "inferencer.processes=3")
+    assert len([*(tmp_path / "at_work").iterdir()]) == 1 + 3
+    assert shared.rows() == alone.rows()
+    assert sorted(also) == sorted(left_out)
+    assert texts(tmp_path / "3") == texts(tmp_path / "1")
+
+
+def test_a_process_that_dies_is_an_error_and_its_share_is_not_lost_silently(
+    trained, tmp_path, monkeypatch
+):
+    write_custom_dir(tmp_path / "data", count=5, seed="five")
+    recognize, here = Inferencer._recognize, os.getpid()
+    monkeypatch.setattr(
+        Inferencer,
+        "_recognize",
+        lambda *batch: recognize(*batch) if os.getpid() == here else os._exit(9),
+    )
+    with pytest.raises(RuntimeError, match="memory"):
+        infer(trained, tmp_path / "data", tmp_path / "out", "inferencer.batch_seconds=1")
+
+
+def test_fewer_processes_than_one_are_refused(trained, tmp_path):
+    write_custom_dir(tmp_path / "data", count=1, seed="one")
+    with pytest.raises(ValueError, match="processes=0"):
+        infer(trained, tmp_path / "data", tmp_path / "out", "inferencer.processes=0")
 
 
 def test_a_name_as_long_as_a_file_system_allows_gets_its_text(tmp_path):

@@ -23,8 +23,9 @@ from asrlib import Recognizer
 from asrlib.build import build_decoder
 from asrlib.configs import compose
 from asrlib.decoding import GreedyDecoder, Hypothesis, LongForm, worker_pool
-from asrlib.decoding.align import Word, align, words_of
+from asrlib.decoding.align import align
 from asrlib.decoding.lm import LMDecoder
+from asrlib.decoding.words import Word, words_of
 from asrlib.text import BPETextEncoder, CTCTextEncoder, collapse
 from tests.test_beam import brute_force, decode_one, peaked, random_log_probs
 from tests.test_ngram import ARPA, BeamDecoder

@@ -1,45 +1,11 @@
-"""Where a text lies in time: CTC's forced alignment, and the words of a hypothesis."""
+"""Where a text lies in time, by CTC's forced alignment."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from asrlib.decoding.greedy import Hypothesis
-from asrlib.text import BLANK, CTCTextEncoder
-
-
-@dataclass(frozen=True)
-class Word:
-    """A word and when it was heard."""
-
-    text: str
-    start: float  # seconds at which the first label that writes a letter of it starts
-    end: float  # one frame after the start of its last label: CTC does not say how long that is
-
-
-def words_of(
-    hypothesis: Hypothesis, text_encoder: CTCTextEncoder, seconds_per_frame: float
-) -> list[Word]:
-    """The words of any decoder's text, dated by the labels that write their letters.
-
-    Counting letters needs no separators: where LongForm joins two windows there may be none.
-    """
-    pieces = (
-        (text_encoder.decode([token]).strip(), frame)
-        for token, frame in zip(hypothesis.tokens, hypothesis.frames, strict=True)
-    )
-    written = ((len(piece), frame) for piece, frame in pieces if piece)
-    words = []
-    for word in hypothesis.text.split():
-        letters, frames = 0, []
-        while letters < len(word):
-            more, frame = next(written)
-            letters += more
-            frames.append(frame)
-        times = (round(frame * seconds_per_frame, 3) for frame in (frames[0], frames[-1] + 1))
-        words.append(Word(word, *times))
-    return words
+from asrlib.compiled import njit
+from asrlib.text import BLANK
 
 
 def align(log_probs: np.ndarray, tokens: Sequence[int]) -> list[int]:
@@ -49,26 +15,42 @@ def align(log_probs: np.ndarray, tokens: Sequence[int]) -> list[int]:
     except between equal labels (Graves et al. 2006). If ``log_probs``, float [n, V] with n ≥ 1, has
     too few frames for the labels, they are spread over those there are.
     """
-    frames, states = len(log_probs), np.full(2 * len(tokens) + 1, BLANK)
+    states = np.full(2 * len(tokens) + 1, BLANK)
     states[1::2] = tokens
-    emissions = log_probs[:, states]
-    skips = np.zeros(len(states), bool)
-    skips[2:] = states[2:] != states[:-2]  # so from no blank to the next
-    scores = np.full(len(states), -np.inf)
+    frames = _best_path(log_probs.take(states, axis=1), states)
+    if frames is None:
+        frames = np.linspace(0, len(log_probs) - 1, len(tokens)).astype(int)
+    return frames.tolist()
+
+
+@njit(cache=True)
+def _best_path(emissions, states):
+    """The first frame of each label on the best path through ``states``; None if there is no path.
+
+    Args:
+        emissions: ln p of each state in each frame, float [n, 2U + 1].
+        states: a blank, then each label and a blank after it, int64 [2U + 1].
+    """
+    scores, before = np.full(len(states), -np.inf), np.empty(len(states))
     scores[:2] = emissions[0, :2]
-    back = np.zeros((frames, len(states)), np.int64)
-    for frame in range(1, frames):
-        ways = np.full((3, len(states)), -np.inf)  # from this state, the one before, two before
-        ways[0], ways[1, 1:] = scores, scores[:-1]
-        ways[2, skips] = scores[np.flatnonzero(skips) - 2]
-        back[frame] = ways.argmax(axis=0)
-        scores = ways.max(axis=0) + emissions[frame]
-    state = len(states) - 2 + int(scores[-1] > scores[-2])
+    back = np.zeros(emissions.shape, np.int8)
+    for frame in range(1, len(emissions)):
+        before[:] = scores
+        for s in range(len(states)):
+            for step in range(1, min(s, 2) + 1):
+                if step == 2 and states[s] == states[s - 2]:  # no label may be left out
+                    continue
+                if before[s - step] > scores[s]:
+                    scores[s], back[frame, s] = before[s - step], step
+            scores[s] += emissions[frame, s]
+    state = len(states) - 1
+    if state > 0 and scores[state - 1] >= scores[state]:
+        state -= 1
     if scores[state] == -np.inf:
-        return np.linspace(0, frames - 1, len(tokens)).astype(int).tolist()
-    starts = [0] * len(tokens)
-    for frame in range(frames - 1, -1, -1):
+        return None
+    starts = np.zeros(len(states) // 2, np.int64)
+    for frame in range(len(emissions) - 1, -1, -1):
         if state % 2:
             starts[state // 2] = frame  # the first of its frames is written last
-        state -= int(back[frame, state])
+        state -= back[frame, state]
     return starts

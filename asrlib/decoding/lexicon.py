@@ -54,9 +54,10 @@ class Task(NamedTuple):
     """An utterance for a worker."""
 
     phones: np.ndarray  # float64 [T', P]
+    labels: np.ndarray  # float32 [T', V]
     alpha: float
     beta: float
-    n: int
+    label_weight: float
 
 
 class LexiconDecoder:
@@ -147,27 +148,30 @@ class LexiconDecoder:
             phone_log_probs.detach().cpu().double(), self.label_prior, self.prior_weight
         )
         labels = log_probs.detach().cpu().float()
-        n, rows = (
-            self.rescored if self.label_weight else 1,
-            zip(phones, lengths.tolist(), strict=True),
-        )
-        weights = float(self.alpha), float(self.beta)
-        tasks = [Task(row[:length].contiguous().numpy(), *weights, n) for row, length in rows]
+        weights = float(self.alpha), float(self.beta), float(self.label_weight)
+        tasks = [
+            Task(said[:n].contiguous().numpy(), spelled[:n].contiguous().numpy(), *weights)
+            for said, spelled, n in zip(phones, labels, lengths.tolist(), strict=True)
+        ]
         require_sound(task.phones for task in tasks)
         if self.label_weight:
-            require_sound(
-                row[:length].numpy() for row, length in zip(labels, lengths.tolist(), strict=True)
-            )
+            require_sound(task.labels for task in tasks)
         if self.processes > 1 and self._workers.pool is None:  # what is compiled here, they inherit
-            self._search(
-                Task(np.full((1, 1 + len(PHONES)), -math.log(1 + len(PHONES))), *weights, 1)
-            )
-        found = self._workers.map(self._search, tasks)
-        rows = zip(found, labels, lengths.tolist(), strict=True)
-        return [self._best(texts, row[:length]) for texts, row, length in rows]
+            self._decode(tasks[-1])
+        return self._workers.map(self._decode, tasks)
+
+    def _decode(self, task: Task) -> Hypothesis:
+        """The best text by both scores, with its labels dated; in a worker or here."""
+        texts = self._search(task)
+        if task.label_weight and len(texts) > 1:
+            texts = self._with_labels(texts, task)
+        text, score = max(texts, key=lambda scored: scored[1])
+        tokens = self.text_encoder.encode(text)
+        frames = align(task.labels, tokens) if tokens else []
+        return Hypothesis(text, float(score), tokens, frames)
 
     def _search(self, task: Task) -> list[tuple[str, float]]:
-        """The best texts and their scores; in a worker or here."""
+        """The best texts, as many as are rescored, and the search's scores."""
         rules = self._rules._replace(alpha=task.alpha, beta=task.beta)
         self.lm.make_room(0)
         nodes, beams = begin()
@@ -180,39 +184,30 @@ class LexiconDecoder:
                 insert(self.lm.table, questions)
             beams, nodes, size = step(frame, beams, nodes, size, rules, self.lm.table)
         totals = finish(beams, nodes, task.alpha, self.lm.table.ends)
+        n = self.rescored if task.label_weight else 1
         texts: dict[str, float] = {}  # of several ways to say one, the best is the first
         for i in np.argsort(-totals, kind="stable"):
-            if len(texts) < task.n and (totals[i] > -np.inf or not texts):
+            if len(texts) < n and (totals[i] > -np.inf or not texts):
                 # of one that is not at the end of a word, the words before count
                 words = words_of_prefix(beams[i]["node"], nodes)
                 texts.setdefault(" ".join(self.lm.names[word] for word in words), totals[i])
         return [*texts.items()]
 
-    def _best(self, texts: list[tuple[str, float]], log_probs: Tensor) -> Hypothesis:
-        """The best of ``texts`` by both scores, with its labels dated."""
-        if self.label_weight and len(texts) > 1:
-            texts = self._with_labels(texts, log_probs)
-        text, score = max(texts, key=lambda scored: scored[1])
-        tokens = self.text_encoder.encode(text)
-        frames = align(log_probs.numpy(), tokens) if tokens else []
-        return Hypothesis(text, float(score), tokens, frames)
-
-    def _with_labels(
-        self, texts: list[tuple[str, float]], log_probs: Tensor
-    ) -> list[tuple[str, float]]:
+    def _with_labels(self, texts: list[tuple[str, float]], task: Task) -> list[tuple[str, float]]:
         """``texts`` with the score of their labels; those whose labels do not fit are last."""
         encoded = [torch.tensor(self.text_encoder.encode(text)) for text, _ in texts]
         lengths = torch.tensor([len(tokens) for tokens in encoded])
         labels = torch.nn.utils.rnn.pad_sequence(encoded, batch_first=True).long()
-        frames = torch.full_like(lengths, len(log_probs))
+        frames = torch.full_like(lengths, len(task.labels))
         feasible = ctc_feasible(frames, labels, lengths)
         losses = torch.full((len(texts),), math.inf)
+        log_probs = torch.from_numpy(task.labels)
         for rows in feasible.nonzero().flatten().split(AT_ONCE):
             said = log_probs.expand(len(rows), -1, -1)
             losses[rows] = ctc_losses_of(said, frames[rows], labels[rows], lengths[rows])
         if not feasible.any():
             return texts
         return [
-            (text, score - self.label_weight * loss)
+            (text, score - task.label_weight * loss)
             for (text, score), loss in zip(texts, losses.tolist(), strict=True)
         ]

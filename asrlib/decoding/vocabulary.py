@@ -48,7 +48,7 @@ def _trie(letters, starts):
                 word += 1
             high[count], count = word, count + 1
         node += 1
-    trie[count].first = count
+    trie[count].letter, trie[count].first, trie[count].word = 0, count, UNKNOWN
     return trie[: count + 1].copy()
 
 

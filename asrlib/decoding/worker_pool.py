@@ -1,10 +1,12 @@
-"""Processes forked from this one that share a batch.
+"""Processes forked from this one that share a batch, or the batches of a dataset.
 
 Design choices:
 
 * Forked, so that a language model in memory is shared and not read or pickled again.
 * No threads in the parent and one task at a time in each worker: nothing can wait in a circle, and
   a worker that dies (out of memory) is an error, where ``multiprocessing.Pool`` waits for ever.
+* PyTorch has one thread in each: as many processes as cores need no more, and those of the parent, which
+  OpenMP would look for, are not forked with it.
 * Ctrl-C is the parent's business: it ends the workers. They also end when the pool is collected, at
   the exit of the interpreter, and when the parent is killed, since then their pipes close.
 """
@@ -15,11 +17,13 @@ import os
 import signal
 import traceback
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
+
+import torch
 
 from asrlib.cores import usable_cores
 from asrlib.decoding.options import require
@@ -55,36 +59,41 @@ class WorkerPool:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def map(self, tasks: Sequence[Any]) -> list[Any]:
-        """Results in the order of the tasks; tasks and results are pickled.
+    def map(self, tasks: Iterable[Any]) -> Iterator[Any]:
+        """Results in the order of the tasks, each as soon as it is there; both are pickled.
 
-        Raises:
+        Raises (when iterated):
             RuntimeError: a worker died. What ``function`` raised arrives as it was.
         """
         try:
-            return self._map(tasks)
-        except BaseException as error:
+            yield from self._map(tasks)
+        except BaseException as error:  # also of a caller who does not want the rest
             self.close()
             if isinstance(error, (EOFError, ConnectionError)):
                 raise RuntimeError("a decoding process died: was there enough memory?") from error
             raise
 
-    def _map(self, tasks: Sequence[Any]) -> list[Any]:
-        results, waiting = [None] * len(tasks), iter(enumerate(tasks))
-        busy: dict[Connection, int] = {}
-        for connection, (i, task) in zip(self._workers, waiting, strict=False):
-            connection.send(task)
-            busy[connection] = i
+    def _map(self, tasks: Iterable[Any]) -> Iterator[Any]:
+        waiting, busy, results, due = enumerate(tasks), {}, {}, 0
+
+        def begin(connection: Connection) -> None:
+            for i, task in waiting:
+                connection.send(task)
+                busy[connection] = i
+                break
+
+        for connection in self._workers:
+            begin(connection)
         while busy:
             for connection in wait([*busy]):
-                results[busy.pop(connection)], error, trace = connection.recv()
+                i = busy.pop(connection)
+                results[i], error, trace = connection.recv()
                 if error is not None:
                     raise error from RuntimeError(f"in a decoding process:\n{trace}")
-                for i, task in waiting:
-                    connection.send(task)
-                    busy[connection] = i
-                    break
-        return results
+                begin(connection)
+            while due in results:
+                yield results.pop(due)
+                due += 1
 
 
 class Workers:
@@ -109,7 +118,7 @@ class Workers:
             return [function(task) for task in tasks]
         if self.pool is None or not self.pool.close.alive or self.pool.owner != os.getpid():
             self.pool = WorkerPool(function, self.processes)
-        return self.pool.map(tasks)
+        return [*self.pool.map(tasks)]
 
     def close(self) -> None:
         if self.pool is not None:
@@ -121,6 +130,7 @@ def _work(
 ) -> None:
     """A worker's life: sends (result, exception, its traceback) for each task received."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a handler of the parent is not meant for it
+    torch.set_num_threads(1)
     gc.freeze()  # collecting garbage would write to the objects of the model, and so copy them
     for other in parents:  # else the pipes would outlive the parent
         other.close()

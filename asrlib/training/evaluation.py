@@ -60,6 +60,47 @@ class Evaluation:
         ]
 
 
+Keep = Callable[[Utterance, Hypothesis], object]
+
+
+def forget(utterance: Utterance, hypothesis: Hypothesis) -> None:
+    """Keeps nothing."""
+
+
+@torch.no_grad()
+def recognize(
+    batch: dict,
+    model: AcousticModel,
+    decoder: Decoder,
+    text_encoder: CTCTextEncoder,
+    labelled: bool = False,
+    keep: Keep = forget,
+) -> Evaluation:
+    """Decodes a batch with a model in evaluation mode; what it makes is added to the batch.
+
+    Args:
+        labelled: the model is told the labels, too, for the loss of what spells known texts.
+        keep: called with each hypothesis as soon as it is there.
+    """
+    evaluation = Evaluation(skipped=[*batch["skipped"]])
+    for item in batch["long"]:
+        try:
+            hypothesis = LongForm(model, decoder, text_encoder)(item.pieces())
+        except AudioError as error:
+            evaluation.skipped.append(SkippedItem(item.utterance, str(error)))
+        else:
+            evaluation.add(item.utterance, hypothesis)
+            keep(item.utterance, hypothesis)
+    if "audio" not in batch:
+        return evaluation
+    labels = {"labels": batch} if labelled else {}
+    batch |= model(batch["audio"].to(model.device), batch["audio_length"], **labels)
+    for utterance, hypothesis in zip(batch["utterance"], decode(decoder, batch), strict=True):
+        evaluation.add(utterance, hypothesis)
+        keep(utterance, hypothesis)
+    return evaluation
+
+
 @torch.no_grad()
 def evaluate(
     loader: Iterable[dict],
@@ -70,7 +111,7 @@ def evaluate(
     description: str = "evaluating",
     world: World = ALONE,
     stop: Callable[[], object] = lambda: False,
-    keep: Callable[[Utterance, Hypothesis], object] = lambda utterance, hypothesis: None,
+    keep: Keep = forget,
 ) -> Evaluation:
     """Decodes all of ``loader``; texts that are known are scored, and their loss is measured.
 
@@ -79,7 +120,7 @@ def evaluate(
     Args:
         world: processes of which each has a share of the batches; all return what all of them found.
         stop: asked after each batch; once it is true, the rest is left out.
-        keep: called with each hypothesis as soon as it is there.
+        keep: as of ``recognize``.
     """
     evaluation = Evaluation()
     total, parts, count = 0.0, Counter(), 0
@@ -88,23 +129,9 @@ def evaluate(
     for batch in tqdm(loader, desc=description, unit="batch", leave=False, disable=silent):
         if stop():
             break
-        evaluation.skipped += batch["skipped"]
-        for item in batch["long"]:
-            try:
-                hypothesis = LongForm(model, decoder, text_encoder)(item.pieces())
-            except AudioError as error:
-                evaluation.skipped.append(SkippedItem(item.utterance, str(error)))
-            else:
-                evaluation.add(item.utterance, hypothesis)
-                keep(item.utterance, hypothesis)
-        if "audio" not in batch:
-            continue
-        labels = {} if criterion is None else {"labels": batch}
-        batch |= model(batch["audio"].to(model.device), batch["audio_length"], **labels)
-        for utterance, hypothesis in zip(batch["utterance"], decode(decoder, batch), strict=True):
-            evaluation.add(utterance, hypothesis)
-            keep(utterance, hypothesis)
-        if criterion is not None and "text_encoded" in batch:
+        labelled = criterion is not None
+        evaluation += recognize(batch, model, decoder, text_encoder, labelled, keep)
+        if labelled and "text_encoded" in batch:
             loss = criterion(batch)
             total, count = total + loss.total.item(), count + loss.count
             parts.update({name: part.item() for name, part in loss.parts.items()})
