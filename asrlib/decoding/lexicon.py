@@ -25,10 +25,9 @@ from asrlib.decoding.contract import LENGTH
 from asrlib.decoding.greedy import Hypothesis
 from asrlib.decoding.lexicon_search import (
     LexiconRules,
+    advance,
     begin,
     finish,
-    questions_of,
-    step,
     words_of_prefix,
 )
 from asrlib.decoding.ngram import NGram
@@ -175,14 +174,15 @@ class LexiconDecoder:
         rules = self._rules._replace(alpha=task.alpha, beta=task.beta)
         self.lm.make_room(0)
         nodes, beams = begin()
-        size = len(nodes)
-        for frame in task.phones:
-            questions = questions_of(frame, beams, nodes, rules, self.lm.table)
-            if len(questions):
-                self.lm.grow(len(questions))
-                self.lm.answer(questions)
-                insert(self.lm.table, questions)
-            beams, nodes, size = step(frame, beams, nodes, size, rules, self.lm.table)
+        frame, answered, size = 0, False, len(nodes)
+        while frame < len(task.phones):
+            frame, questions, beams, nodes, size = advance(
+                task.phones, frame, answered, beams, nodes, size, rules, self.lm.table
+            )
+            self.lm.grow(len(questions))
+            self.lm.answer(questions)
+            insert(self.lm.table, questions)
+            answered = True
         totals = finish(beams, nodes, task.alpha, self.lm.table.ends)
         n = self.rescored if task.label_weight else 1
         texts: dict[str, float] = {}  # of several ways to say one, the best is the first

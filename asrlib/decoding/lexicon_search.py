@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from asrlib.decoding.prefix_layout import ANSWER
-from asrlib.decoding.prefix_search import BLANK, EMPTY, ROOT, _add, _place, _tried
+from asrlib.decoding.prefix_search import BLANK, EMPTY, ROOT, _add, _keep, _place, _tried
 from asrlib.decoding.vocabulary import UNKNOWN, njit
 
 NODE = np.dtype(
@@ -60,10 +60,11 @@ BIRTH = np.dtype(
 class LexiconRules(NamedTuple):
     """What holds for every frame; scores are natural logarithms."""
 
-    trie: np.ndarray  # of ``Pronunciations``, as are the next three
+    trie: np.ndarray  # of ``Pronunciations``, as are the next four
     starts: np.ndarray
     words: np.ndarray
     ahead: np.ndarray
+    alone: np.ndarray
     width: int
     skip_above: float
     token_min: float
@@ -97,52 +98,52 @@ def _ahead(prefix, rules):
 
 
 @njit(cache=True)
+def _expected(place, rules):
+    """What ending a word of a group adds, as far as is known before the language model is asked."""
+    return rules.alpha * rules.alone[place] + rules.beta
+
+
+@njit(cache=True)
 def _stay(scores, beams, nodes, rules):
-    """The beam, each by a blank or its last phone again; and the least that can come into the next one."""
-    stayed, best = beams.copy(), -np.inf
+    """The beam, each by a blank or its last phone again; and what is too little for the next beam.
+
+    That is what is pruned, or, if the beam is full, what is less than the worst of those that stay.
+    """
+    stayed, best, worst = beams.copy(), -np.inf, np.inf
     for i in range(len(beams)):
         node, new = nodes[beams[i].node], stayed[i]
         new.blank = _add(beams[i].blank, beams[i].label) + scores[BLANK]
         new.label = beams[i].label + scores[node.phone]
         new.total = _add(new.blank, new.label) + node.lm + _ahead(node.spelled, rules)
-        best = max(best, new.total)
-    return stayed, best + rules.prune
+        best, worst = max(best, new.total), min(worst, new.total)
+    return stayed, max(best + rules.prune, worst if len(beams) == rules.width else -np.inf)
 
 
 @njit(cache=True)
-def _score(beam, node, phone, scores):
-    """ln p of all paths of a prefix that ``phone`` makes longer: after itself only past a blank."""
-    before = beam.blank if phone == node.phone else _add(beam.blank, beam.label)
-    return before + scores[phone]
-
-
-@njit(cache=True)
-def questions_of(log_probs, beams, nodes, rules, table):
-    """The answers that ``step`` will need and ``table`` lacks: ANSWER [n], each key once or more."""
-    asked, count = np.empty(64, ANSWER), 0
+def _questions_of(log_probs, beams, nodes, rules, table):
+    """The answers that ``_step`` will need and ``table`` lacks: keys int64 [n], each once."""
+    asked, count = np.empty(64, np.int64), 0
     if log_probs[BLANK] > rules.skip_above:
         return asked[:0]
     scores = _tried_phones(log_probs, rules.token_min)
     _, floor = _stay(scores, beams, nodes, rules)
     for i in range(len(beams)):
-        node = nodes[beams[i].node]
+        node, both = nodes[beams[i].node], _add(beams[i].blank, beams[i].label)
         for longer in range(rules.trie[node.spelled].first, rules.trie[node.spelled + 1].first):
             phone, group = rules.trie[longer].letter, rules.trie[longer].word
             if group == UNKNOWN or scores[phone] == -np.inf:
                 continue
-            score = _score(beams[i], node, phone, scores) + node.lm
-            if score + _ahead(longer, rules) < floor:
-                continue
+            score = (beams[i].blank if phone == node.phone else both) + scores[phone] + node.lm
             for place in range(rules.starts[group], rules.starts[group + 1]):
+                if score + _expected(place, rules) < floor:
+                    continue
                 key = np.int64(node.state) << 32 | rules.words[place]
                 if table.answers[_place(table, key)].key == EMPTY:
                     if count == len(asked):
-                        more = np.empty(2 * count, ANSWER)
-                        more[:count] = asked
-                        asked = more
-                    asked[count].key, asked[count].state = key, EMPTY
+                        asked = np.concatenate((asked, np.empty(count, np.int64)))
+                    asked[count] = key
                     count += 1
-    return asked[:count]
+    return np.unique(asked[:count])
 
 
 @njit(cache=True)
@@ -166,12 +167,13 @@ def _births(scores, beams, stayed, floor, nodes, rules, table):
     births, count = np.empty(4 * len(beams) + 64, BIRTH), 0
     first, following = _in_beam_below(beams, nodes)
     for i in range(len(beams)):
-        node = nodes[beams[i].node]
+        node, both = nodes[beams[i].node], _add(beams[i].blank, beams[i].label)
         for longer in range(rules.trie[node.spelled].first, rules.trie[node.spelled + 1].first):
             phone, group = rules.trie[longer].letter, rules.trie[longer].word
             if scores[phone] == -np.inf:
                 continue
-            label = _score(beams[i], node, phone, scores)
+            # after itself only past a blank
+            label = (beams[i].blank if phone == node.phone else both) + scores[phone]
             within = label + node.lm + _ahead(longer, rules)
             # place -1: the word goes on; the others: it is one of the group, and ends
             start = 0 if group == UNKNOWN else rules.starts[group]
@@ -180,8 +182,8 @@ def _births(scores, beams, stayed, floor, nodes, rules, table):
             for place in range(start - 1, end):
                 word, spelled, state, lm, total = UNKNOWN, longer, node.state, node.lm, within
                 if place >= start:
-                    if within < floor:
-                        break
+                    if label + node.lm + _expected(place, rules) < floor:
+                        continue
                     key = np.int64(node.state) << 32 | rules.words[place]
                     answer = table.answers[_place(table, key)]
                     word, spelled, state = rules.words[place], ROOT, answer.state
@@ -212,13 +214,13 @@ def _births(scores, beams, stayed, floor, nodes, rules, table):
 
 
 @njit(cache=True)
-def step(log_probs, beams, nodes, size, rules, table):
+def _step(log_probs, beams, nodes, size, rules, table):
     """One frame, float64 [V]: the next BEAM [width at most], best first, the nodes, and how many there are.
 
     Args:
         beams: BEAM.
         nodes: NODE [size or more].
-        table: has all that ``questions_of`` asked for.
+        table: has all that ``_questions_of`` asked for.
     """
     if log_probs[BLANK] > rules.skip_above:
         for i in range(len(beams)):
@@ -229,19 +231,16 @@ def step(log_probs, beams, nodes, size, rules, table):
     stayed, floor = _stay(scores, beams, nodes, rules)
     births = _births(scores, beams, stayed, floor, nodes, rules, table)
     totals = np.concatenate((stayed["total"], births["total"]))
-    order = np.argsort(-totals, kind="mergesort")[: rules.width]
-    least = totals[order[0]] + rules.prune
+    order = _keep(totals, np.max(totals) + rules.prune, rules.width)
     if size + len(order) > len(nodes):
         more = np.empty(2 * (size + len(order)), NODE)
         more[:size] = nodes[:size]
         nodes = more
     for i in range(len(beams)):
         nodes[beams[i].node].beam = EMPTY
-    kept, count = np.empty(len(order), BEAM), 0
-    for choice in order:
-        possible = totals[choice] > -np.inf and totals[choice] >= least
-        if count and not possible:  # of an impossible utterance one stays
-            break
+    kept = np.empty(len(order), BEAM)
+    for count in range(len(order)):
+        choice = order[count]
         if choice < len(stayed):
             kept[count] = stayed[choice]
         else:
@@ -252,8 +251,33 @@ def step(log_probs, beams, nodes, size, rules, table):
             kept[count].label, kept[count].total = birth.label, birth.total
             size += 1
         nodes[kept[count].node].beam = count
-        count += 1
-    return kept[:count], nodes, size
+    return kept, nodes, size
+
+
+@njit(cache=True)
+def advance(log_probs, frame, answered, beams, nodes, size, rules, table):
+    """Goes on from ``frame`` of float64 [T', V] until the language model has to be asked.
+
+    One call for many frames, since arguments pass into compiled code as slowly as some frames.
+
+    Args:
+        answered: what ``frame`` needs is in ``table``.
+        beams, nodes, size: as of ``_step``.
+
+    Returns:
+        The frame for which is asked, T' at the end; the questions, ANSWER [n]; beams, nodes and size.
+    """
+    while frame < len(log_probs):
+        if not answered:
+            keys = _questions_of(log_probs[frame], beams, nodes, rules, table)
+            if len(keys):
+                questions = np.empty(len(keys), ANSWER)
+                for i in range(len(keys)):
+                    questions[i].key, questions[i].state = keys[i], EMPTY
+                return frame, questions, beams, nodes, size
+        beams, nodes, size = _step(log_probs[frame], beams, nodes, size, rules, table)
+        frame, answered = frame + 1, False
+    return frame, np.empty(0, ANSWER), beams, nodes, size
 
 
 @njit(cache=True)

@@ -94,27 +94,26 @@ class NGram:
 
     def answer(self, questions: np.ndarray) -> None:
         """Puts what KenLM says into ``questions``, ANSWER [n]; the table must have room for it."""
-        known, scores, states = {}, [], []
+        known, answers, after = {}, [], self._new_state()
+        ask, states, names, numbers = self.model.BaseScore, self._states, self.names, self._numbers
         for key in questions["key"].tolist():
             if key not in known:
-                before, word, after = self._states[key >> 32], key & 0xFFFFFFFF, self._new_state()
-                score = LN_10 * self.model.BaseScore(before, self.names[word], after)
-                self._size += 1
-                known[key] = score, self._number(after)
-            score, state = known[key]
-            scores.append(score)
-            states.append(state)
-        questions["score"], questions["state"] = scores, states
+                score = ask(states[key >> 32], names[key & 0xFFFFFFFF], after)
+                number = numbers.get(after)
+                if number is None:
+                    number, after = self._number(after), self._new_state()
+                known[key] = LN_10 * score, number
+            answers.append(known[key])
+        self._size += len(known)
+        questions["score"], questions["state"] = zip(*answers, strict=True) if answers else ((), ())
 
     def _number(self, state) -> int:
-        """The number of KenLM's ``state``, which is a new one if it was never seen."""
-        number = self._numbers.get(state)
-        if number is None:
-            number = len(self._states)
-            self._states.append(state)  # before it can be found, should this be interrupted
-            end = self.model.BaseScore(state, "</s>", self._new_state())
-            self.table.ends[number] = LN_10 * end
-            self._numbers[state] = number
+        """The number of KenLM's ``state``, which was never seen before."""
+        number = len(self._states)
+        self._states.append(state)  # before it can be found, should this be interrupted
+        end = self.model.BaseScore(state, "</s>", self._new_state())
+        self.table.ends[number] = LN_10 * end
+        self._numbers[state] = number
         return number
 
 

@@ -322,13 +322,12 @@ def _extend(scores, tokens, best, rules, beams, nodes, made, candidates):
 
 @njit(cache=True)
 def _keep(candidates, floor, width):
-    """Indices of the candidates for the beam, best first; equals in the order they were made."""
+    """Indices of those for the beam by their totals, float64 [n], best first; equals in their order."""
     totals, kept = np.empty(len(candidates)), np.empty(len(candidates), np.int64)
     size = 0
     for i in range(len(candidates)):
-        total = candidates[i].total
-        if total > -np.inf and total >= floor:
-            totals[size], kept[size] = -total, i
+        if candidates[i] > -np.inf and candidates[i] >= floor:
+            totals[size], kept[size] = -candidates[i], i
             size += 1
     if size == 0:  # an impossible utterance: some prefix must stay
         totals[0], kept[0], size = np.inf, 0, 1
@@ -467,7 +466,7 @@ def best_prefixes(log_probs, rules, table, questions, found):
         count, made, best = _extend(
             scores, tokens, best, rules, beams[:size], nodes, made, candidates
         )
-        kept = _keep(candidates[:count], best + rules.prune, rules.width)
+        kept = _keep(candidates[:count]["total"], best + rules.prune, rules.width)
         made = _forget(first, made, candidates, kept, nodes)
         emitted = _replace(frame, candidates, kept, size, beams, nodes, emissions, emitted)
         size = len(kept)

@@ -24,6 +24,7 @@ class Pronunciations(NamedTuple):
     starts: np.ndarray  # int64 [groups + 2]: where each group's words begin; group 0 is empty
     words: np.ndarray  # int64 [words]: their numbers in the language model
     ahead: np.ndarray  # float64 [prefixes]: best ln p(word) without a history below each prefix
+    alone: np.ndarray  # float64 [words]: ln p of each of ``words`` without a history
 
 
 def pronunciations(
@@ -53,7 +54,7 @@ def pronunciations(
     words = np.array(list(chain.from_iterable(groups[s] for s in said)), np.int64)
     starts = np.cumsum([0, 0, *(len(groups[s]) for s in said)])
     best = np.array([-np.inf, *(alone[groups[s]].max() for s in said)])
-    return Pronunciations(trie, starts, words, best_below(trie, best))
+    return Pronunciations(trie, starts, words, best_below(trie, best), alone[words])
 
 
 def lexicon_of(words: Sequence[str], path: Path | str | None = None) -> dict[str, list[list[int]]]:
