@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from report.build import slug
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -71,5 +73,8 @@ def test_every_make_target_and_link_of_the_readme_is_there():
     named = re.findall(r"make ([a-z][a-z0-9-]+)", " ".join(blocks("bash")))
     named += re.findall(r"`make ([a-z][a-z0-9-]+)`", README)
     assert named and set(named) <= targets
-    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+    for link, place in re.findall(r"\]\((?!https?:)([^)#]+)#?([^)]*)\)", README):
         assert (ROOT / link).exists(), link
+        if place:
+            headings = re.findall(r"^#+ (.*)", (ROOT / link).read_text(), re.MULTILINE)
+            assert place in map(slug, headings), place

@@ -141,7 +141,8 @@ def link(path: Path | str, text: str | None = None) -> str:
     path = Path(path)
     inside = path.is_relative_to(REPORT)
     target = path.relative_to(REPORT) if inside else Path("..") / path
-    return f"[{text or path.name}]({target.as_posix()})"
+    shown = (text or path.name).replace("__", r"\_\_")  # else bold
+    return f"[{shown}]({target.as_posix()})"
 
 
 def commands(command: str) -> list[str]:

@@ -1,5 +1,6 @@
 """The models: their numbers, how they learned, and what was tried."""
 
+import re
 from collections.abc import Iterator
 
 from omegaconf import OmegaConf
@@ -24,6 +25,9 @@ from report.story.evidence import (
     table,
     wer_of,
 )
+
+# A line of an experiment's notes by which it was run.
+COMMAND = re.compile(r"(OMP_NUM_THREADS=\d+ )?(torchrun .*)?train\.py ")
 
 
 def headline() -> Iterator[str]:
@@ -130,16 +134,18 @@ def notes() -> Iterator[str]:
     """What stands at the top of the experiments' files: why they are as they are, and what failed before."""
     run = {experiment(row) for row in rows("models", "decoders", "ablations")}
     for path in sorted(EXPERIMENTS.glob("*.yaml")):
-        told = header(path.stem).replace("_", r"\_")
         without = "" if path.stem in run else " (no row yet)"
-        quoted = "\n".join(f"> {line}".rstrip() for line in _as_markdown(told))
+        quoted = "\n".join(f"> {line}".rstrip() for line in _as_markdown(header(path.stem)))
         yield f"{link(path)}{without}:\n\n{quoted}"
 
 
 def _as_markdown(text: str) -> Iterator[str]:
-    """Lists need an empty line before them."""
+    """Lists need an empty line before them, commands are code."""
     lines = text.splitlines()
     for before, line in zip(["", *lines], lines, strict=False):
+        if COMMAND.match(line):
+            yield from ("", f"    {line}", "")
+            continue
         if line.startswith("* ") and before and not before.startswith(("* ", "  ")):
             yield ""
-        yield line
+        yield line.replace("_", r"\_")
