@@ -273,6 +273,11 @@ def test_the_page_of_html_scrolls_its_tables_and_lists_its_parts(at_root):
     assert '<h2 id="1-b--c">' in page and "<title>A</title>" in page
 
 
+def test_a_link_shows_a_name_as_it_is_written():
+    written = "asrlib/augmentations/__init__.py"
+    assert f">{written}</a>" in build.page(f"# A\n\n{evidence.link(written, written)}\n")
+
+
 def test_facts_about_data_count_what_is_shared_with_train():
     from asrlib.data import Utterance
     from report.corpora import describe
