@@ -141,11 +141,11 @@ def notes() -> Iterator[str]:
 
 def _as_markdown(text: str) -> Iterator[str]:
     """Lists need an empty line before them, commands are code."""
-    lines = text.splitlines()
-    for before, line in zip(["", *lines], lines, strict=False):
-        if COMMAND.match(line):
-            yield from ("", f"    {line}", "")
-            continue
-        if line.startswith("* ") and before and not before.startswith(("* ", "  ")):
+    before = ""
+    for line in text.splitlines():
+        command, was_command = COMMAND.match(line), COMMAND.match(before)
+        starts_list = line.startswith("* ") and not before.startswith(("* ", "  "))
+        if before and (starts_list or bool(command) != bool(was_command)):
             yield ""
-        yield line.replace("_", r"\_")
+        yield f"    {line}" if command else line.replace("_", r"\_")
+        before = line
