@@ -70,7 +70,10 @@ class WorkerPool:
         except BaseException as error:  # also of a caller who does not want the rest
             self.close()
             if isinstance(error, (EOFError, ConnectionError)):
-                raise RuntimeError("a decoding process died: was there enough memory?") from error
+                raise RuntimeError(
+                    "a decoding process died: was there enough memory? Fewer of them need less: "
+                    "inferencer.processes, decoder.processes"
+                ) from error
             raise
 
     def _map(self, tasks: Iterable[Any]) -> Iterator[Any]:
