@@ -120,6 +120,12 @@ def _stay(scores, beams, nodes, rules):
 
 
 @njit(cache=True)
+def _score(beam, both, node, phone, scores):
+    """ln p of all paths of a prefix that ``phone`` makes longer: after itself only past a blank."""
+    return (beam.blank if phone == node.phone else both) + scores[phone]
+
+
+@njit(cache=True)
 def _questions_of(log_probs, beams, nodes, rules, table):
     """The answers that ``_step`` will need and ``table`` lacks: keys int64 [n], each once."""
     asked, count = np.empty(64, np.int64), 0
@@ -133,7 +139,7 @@ def _questions_of(log_probs, beams, nodes, rules, table):
             phone, group = rules.trie[longer].letter, rules.trie[longer].word
             if group == UNKNOWN or scores[phone] == -np.inf:
                 continue
-            score = (beams[i].blank if phone == node.phone else both) + scores[phone] + node.lm
+            score = _score(beams[i], both, node, phone, scores) + node.lm
             for place in range(rules.starts[group], rules.starts[group + 1]):
                 if score + _expected(place, rules) < floor:
                     continue
@@ -172,8 +178,7 @@ def _births(scores, beams, stayed, floor, nodes, rules, table):
             phone, group = rules.trie[longer].letter, rules.trie[longer].word
             if scores[phone] == -np.inf:
                 continue
-            # after itself only past a blank
-            label = (beams[i].blank if phone == node.phone else both) + scores[phone]
+            label = _score(beams[i], both, node, phone, scores)
             within = label + node.lm + _ahead(longer, rules)
             # place -1: the word goes on; the others: it is one of the group, and ends
             start = 0 if group == UNKNOWN else rules.starts[group]

@@ -94,18 +94,20 @@ class NGram:
 
     def answer(self, questions: np.ndarray) -> None:
         """Puts what KenLM says into ``questions``, ANSWER [n]; the table must have room for it."""
-        known, answers, after = {}, [], self._new_state()
+        known, scores, found, after = {}, [], [], self._new_state()
         ask, states, names, numbers = self.model.BaseScore, self._states, self.names, self._numbers
         for key in questions["key"].tolist():
             if key not in known:
+                self._size += 1  # before there may be a state more, should this be interrupted
                 score = ask(states[key >> 32], names[key & 0xFFFFFFFF], after)
                 number = numbers.get(after)
                 if number is None:
                     number, after = self._number(after), self._new_state()
                 known[key] = LN_10 * score, number
-            answers.append(known[key])
-        self._size += len(known)
-        questions["score"], questions["state"] = zip(*answers, strict=True) if answers else ((), ())
+            score, number = known[key]
+            scores.append(score)
+            found.append(number)
+        questions["score"], questions["state"] = scores, found
 
     def _number(self, state) -> int:
         """The number of KenLM's ``state``, which was never seen before."""
