@@ -4,7 +4,9 @@
 
 PARTS of train, val and test, as the configuration of the data set calls them. Each gets a row in
 report/corpora.json: how much there is, in which files, and how many of its sentences stand word for word in
-train, so that limits of the data are counted, not remembered.
+train, so that limits of the data are counted, not remembered. The ids of its utterances are in
+report/utterances, of a mixture in a file for each of its parts, for the option ``only`` of a data set: so
+what was used can be had of the whole corpora.
 """
 
 import json
@@ -20,6 +22,7 @@ from asrlib.data import Utterance
 from asrlib.files import write_atomically
 
 OUT = Path("report/corpora.json")
+LISTS = Path("report/utterances")
 
 
 def describe(name: str, utterances: list[Utterance], train: list[Utterance]) -> dict:
@@ -37,6 +40,15 @@ def describe(name: str, utterances: list[Utterance], train: list[Utterance]) -> 
     }
 
 
+def lists(name: str, utterances: list[Utterance]) -> dict[str, str]:
+    """{name of a file: its lines}; what a mixture writes before an id names the file instead."""
+    ids: dict[str, list[str]] = {}
+    for utterance in utterances:
+        part, slash, id = utterance.id.rpartition("/")
+        ids.setdefault(f"{name}-{part}" if slash else name, []).append(id)
+    return {f"{file}.txt": "\n".join(sorted(found)) + "\n" for file, found in ids.items()}
+
+
 def main(parts: str, *overrides: str) -> None:
     config = compose("train", *overrides)
     OmegaConf.resolve(config)
@@ -48,6 +60,9 @@ def main(parts: str, *overrides: str) -> None:
     rows = [
         describe(f"{corpus} {p}", utterances, found["train"]) for p, utterances in found.items()
     ]
+    for part, utterances in found.items():
+        for file, text in lists(f"{corpus}-{part}", utterances).items():
+            write_atomically(LISTS / file, text)
     if OUT.exists():
         others = [r for r in json.loads(OUT.read_text()) if r["data"].rpartition(" ")[0] != corpus]
         rows = sorted([*others, *rows], key=lambda row: row["data"].rpartition(" ")[0])

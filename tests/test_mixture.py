@@ -174,6 +174,8 @@ def test_parts_that_make_no_sense_are_refused_by_name(corpus):
         MixtureDataset({"a": section(corpus / "dev", augmentations={"noise": None})})
     with pytest.raises(ValueError, match=r"part a: no usable utterance.*not 50–30.0 s long': 6"):
         mixture(corpus, min_duration=50)
+    with pytest.raises(ValueError, match=r"belongs to one part of a mixture: parts\.NAME\.only"):
+        MixtureDataset({"a": section(corpus / "dev")}, only="ids.txt")
 
 
 def test_the_configuration_builds_a_mixture_with_what_the_command_line_changes(

@@ -7,6 +7,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,12 +68,15 @@ class SpeechDataset(torch.utils.data.Dataset):
             whose sound is unknown (``asrlib.text.unspoken``), or outside the durations below.
             Never set for dev and test, whose errors count whatever they hold.
         min_duration, max_duration: seconds, for training.
+        only: a file of ids, one on each line, to keep only these, in the index's order; an id that is not
+            there is left out by name. So a published row's utterances can be had of a whole corpus.
         limit: keep only this many, the first.
         max_item_seconds: longer utterances become a ``LongItem``, without being read unless they
             are augmented (inference).
         seed: of the run, for what ``text_encoder`` draws; training only.
 
     Raises:
+        FileNotFoundError: no file ``only``.
         ValueError: nothing is left to read.
     """
 
@@ -84,12 +88,15 @@ class SpeechDataset(torch.utils.data.Dataset):
         training: bool = False,
         min_duration: float = 0.1,
         max_duration: float = 30.0,
+        only: str | None = None,
         limit: int | None = None,
         max_item_seconds: float | None = None,
         seed: int | None = None,
     ):
         self.max_item_seconds, self.seed = max_item_seconds, seed
         self.text_encoder, self.augmentations = text_encoder, augmentations
+        if only is not None:
+            index = _only(index, only)
         self.skipped = dict(index.skipped)  # path or id → reason, with details in parentheses
         self.utterances: list[Utterance] = []
         for utterance in index.utterances[:limit]:
@@ -155,6 +162,21 @@ class SpeechDataset(torch.utils.data.Dataset):
             factor = self.augmentations.duration_factor
             durations = durations * [factor(epoch, u.id) for u in self.utterances]
         return durations
+
+
+def _only(index: Index, path: str) -> Index:
+    """What of ``index`` the file names."""
+    # not a set: what is missing is named in the file's order
+    lines = map(str.strip, Path(path).read_text("utf-8").split("\n"))
+    wanted = dict.fromkeys(filter(None, lines))
+    kept = Index([u for u in index.utterances if u.id in wanted], index.skipped)
+    there = {u.id for u in kept.utterances}
+    kept.skipped |= {
+        id: f"{id}: the data do not have it (it is named in {path})"
+        for id in wanted
+        if id not in there
+    }
+    return kept
 
 
 def _untrainable(utterance: Utterance, min_duration: float, max_duration: float) -> str | None:

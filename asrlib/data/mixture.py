@@ -29,7 +29,7 @@ class MixtureDataset(SpeechDataset):
 
     Raises:
         ValueError: a weight that is not positive, or not 1 where nothing is trained; a part that cannot be
-            built, has augmentations of its own, or is a mixture itself; no parts.
+            built, has augmentations of its own, or is a mixture itself; no parts; ``only`` for the whole.
     """
 
     def __init__(
@@ -38,6 +38,10 @@ class MixtureDataset(SpeechDataset):
         limit: int | None = None,
         **options: Any,
     ):
+        if options.get("only") is not None:
+            raise ValueError(
+                "a list of ids (only) belongs to one part of a mixture: parts.NAME.only"
+            )
         whole, self._weights = Index(), {}
         self._by_reason: Counter[str] = Counter()
         chances: list[float] = []  # of each utterance to be in an epoch
