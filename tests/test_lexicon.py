@@ -152,6 +152,24 @@ def test_a_batch_is_its_utterances_in_any_number_of_processes(lm_path, phones_of
     shared._workers.close()
 
 
+def test_only_what_forks_decodes_one_utterance_before(lm_path, phones_of, monkeypatch):
+    decoder, decoded = LexiconDecoder(ENCODER, lm_path, processes=2), []
+    search = decoder._decode
+    monkeypatch.setattr(decoder, "_decode", lambda task: decoded.append(task) or search(task))
+    one = heard(1, phones_of, 5)
+    two = {name: torch.cat([value, value]) for name, value in one.items()}
+    decode(decoder, one)
+    assert len(decoded) == 1  # by itself: no process is made
+    with monkeypatch.context() as patch:
+        patch.setattr("asrlib.decoding.worker_pool.can_fork", lambda: False)
+        decode(decoder, two)
+    assert len(decoded) == 3  # in a worker, which makes none
+    decode(decoder, two)
+    decode(decoder, two)
+    assert len(decoded) == 4  # what the pool's processes inherit
+    decoder._workers.close()
+
+
 def test_weights_set_between_calls_are_those_of_a_new_decoder(lm_path, phones_of):
     output = heard(4, phones_of, frames=12)
     decoder, prior = LexiconDecoder(ENCODER, lm_path), [1 / P] * (P - 1) + [0.5]

@@ -155,7 +155,7 @@ class LexiconDecoder:
         require_sound(task.phones for task in tasks)
         if self.label_weight:
             require_sound(task.labels for task in tasks)
-        if self.processes > 1 and self._workers.pool is None:  # what is compiled here, they inherit
+        if self._workers.begins_with(tasks):  # what is compiled here, they inherit
             self._decode(tasks[-1])
         return self._workers.map(self._decode, tasks)
 

@@ -117,11 +117,20 @@ class Workers:
 
     def map(self, function: Callable[[Any], Any], tasks: Sequence[Any]) -> list[Any]:
         """Results of ``function``, always the same one, in the order of the tasks; errors as the pool's."""
-        if len(tasks) < 2 or self.processes == 1 or not can_fork():
+        if not self._shares(tasks):
             return [function(task) for task in tasks]
-        if self.pool is None or not self.pool.close.alive or self.pool.owner != os.getpid():
+        if self.begins_with(tasks):
             self.pool = WorkerPool(function, self.processes)
         return [*self.pool.map(tasks)]
+
+    def begins_with(self, tasks: Sequence[Any]) -> bool:
+        """Whether ``map`` would fork its processes for these tasks: what is loaded by then, they inherit."""
+        pool = self.pool
+        has_pool = pool is not None and pool.close.alive and pool.owner == os.getpid()
+        return self._shares(tasks) and not has_pool
+
+    def _shares(self, tasks: Sequence[Any]) -> bool:
+        return len(tasks) > 1 and self.processes > 1 and can_fork()
 
     def close(self) -> None:
         if self.pool is not None:
