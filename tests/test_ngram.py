@@ -241,6 +241,22 @@ def test_compressed_models_say_the_same(arpa, tmp_path):
     assert nbest_of_one(plain, log_probs) == nbest_of_one(packed, log_probs)
 
 
+def test_a_compressed_model_is_read_where_kenlm_knows_no_gzip(arpa, tmp_path, monkeypatch):
+    compressed = tmp_path / "tiny.arpa.gz"
+    compressed.write_bytes(gzip.compress(ARPA.encode()))
+    read = kenlm.Model
+
+    def model(path, *options):
+        if path.endswith(".gz"):
+            raise OSError("This looks like a gzip file but gzip support was not compiled in.")
+        return read(path, *options)
+
+    monkeypatch.setattr(kenlm, "Model", model)
+    log_probs = random_log_probs(5, 4, 2)
+    plain, packed = (BeamDecoder(CHARACTERS, lm_path=path) for path in (arpa, compressed))
+    assert nbest_of_one(plain, log_probs) == nbest_of_one(packed, log_probs)
+
+
 def test_the_words_of_a_binary_are_at_its_end(tmp_path):
     binary = tmp_path / "lm.bin"
     binary.write_bytes(b"mmap lm http://kheafield.com/code\n\0\1\2<unk>\0b\0<s>\0\xc3\xa9\0</s>\0")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from asrlib.compiled import njit
+from asrlib.compiled import compiled
 from asrlib.text import BLANK
 
 
@@ -23,7 +23,7 @@ def align(log_probs: np.ndarray, tokens: Sequence[int]) -> list[int]:
     return frames.tolist()
 
 
-@njit(cache=True)
+@compiled
 def _best_path(emissions, states):
     """The first frame of each label on the best path through ``states``; None if there is no path.
 

@@ -17,9 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from asrlib.compiled import compiled
 from asrlib.decoding.prefix_layout import ANSWER
 from asrlib.decoding.prefix_search import BLANK, EMPTY, ROOT, _add, _keep, _place, _tried
-from asrlib.decoding.vocabulary import UNKNOWN, njit
+from asrlib.decoding.vocabulary import UNKNOWN
 
 NODE = np.dtype(
     [
@@ -73,7 +74,7 @@ class LexiconRules(NamedTuple):
     beta: float
 
 
-@njit(cache=True)
+@compiled
 def begin():
     """The empty prefix alone, with probability 1: NODE [1] and BEAM [1]."""
     nodes, beams = np.empty(1, NODE), np.empty(1, BEAM)
@@ -83,7 +84,7 @@ def begin():
     return nodes, beams
 
 
-@njit(cache=True)
+@compiled
 def _tried_phones(log_probs, token_min):
     """As ``prefix_search`` tries them; and the blank, for no word may go on with what else there is."""
     scores, _ = _tried(log_probs, token_min)
@@ -91,19 +92,19 @@ def _tried_phones(log_probs, token_min):
     return scores
 
 
-@njit(cache=True)
+@compiled
 def _ahead(prefix, rules):
     """The look-ahead at a prefix of a word, or before one."""
     return rules.alpha * rules.ahead[prefix] + rules.beta
 
 
-@njit(cache=True)
+@compiled
 def _expected(place, rules):
     """What ending a word of a group adds, as far as is known before the language model is asked."""
     return rules.alpha * rules.alone[place] + rules.beta
 
 
-@njit(cache=True)
+@compiled
 def _stay(scores, beams, nodes, rules):
     """The beam, each by a blank or its last phone again; and what is too little for the next beam.
 
@@ -119,13 +120,13 @@ def _stay(scores, beams, nodes, rules):
     return stayed, max(best + rules.prune, worst if len(beams) == rules.width else -np.inf)
 
 
-@njit(cache=True)
+@compiled
 def _score(beam, both, node, phone, scores):
     """ln p of all paths of a prefix that ``phone`` makes longer: after itself only past a blank."""
     return (beam.blank if phone == node.phone else both) + scores[phone]
 
 
-@njit(cache=True)
+@compiled
 def _questions_of(log_probs, beams, nodes, rules, table):
     """The answers that ``_step`` will need and ``table`` lacks: keys int64 [n], each once."""
     asked, count = np.empty(64, np.int64), 0
@@ -152,7 +153,7 @@ def _questions_of(log_probs, beams, nodes, rules, table):
     return np.unique(asked[:count])
 
 
-@njit(cache=True)
+@compiled
 def _in_beam_below(beams, nodes):
     """Of each prefix those of one phone more that are in the beam: the first, and after each the next."""
     first, following = np.full(len(beams), EMPTY, np.int32), np.full(len(beams), EMPTY, np.int32)
@@ -164,7 +165,7 @@ def _in_beam_below(beams, nodes):
     return first, following
 
 
-@njit(cache=True)
+@compiled
 def _births(scores, beams, stayed, floor, nodes, rules, table):
     """Every prefix by every phone that a word may go on with; BIRTH [n].
 
@@ -218,7 +219,7 @@ def _births(scores, beams, stayed, floor, nodes, rules, table):
     return births[:count]
 
 
-@njit(cache=True)
+@compiled
 def _step(log_probs, beams, nodes, size, rules, table):
     """One frame, float64 [V]: the next BEAM [width at most], best first, the nodes, and how many there are.
 
@@ -259,7 +260,7 @@ def _step(log_probs, beams, nodes, size, rules, table):
     return kept, nodes, size
 
 
-@njit(cache=True)
+@compiled
 def advance(log_probs, frame, answered, beams, nodes, size, rules, table):
     """Goes on from ``frame`` of float64 [T', V] until the language model has to be asked.
 
@@ -285,7 +286,7 @@ def advance(log_probs, frame, answered, beams, nodes, size, rules, table):
     return frame, np.empty(0, ANSWER), beams, nodes, size
 
 
-@njit(cache=True)
+@compiled
 def finish(beams, nodes, alpha, ends):
     """Total of every prefix that ends with a word, and with it the sentence: float64 [beam]; else -inf."""
     totals = np.full(len(beams), -np.inf)
@@ -296,7 +297,7 @@ def finish(beams, nodes, alpha, ends):
     return totals
 
 
-@njit(cache=True)
+@compiled
 def words_of_prefix(node, nodes):
     """Numbers of its words, int64 [n]; one that is not at its end is none of them."""
     count, at = 0, node

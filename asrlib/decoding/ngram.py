@@ -4,7 +4,10 @@ KenLM answers Python only. Its answers go into a hash table, where the search fi
 language model states are numbers there. Histories that the model cannot tell apart are one state.
 """
 
-from collections.abc import Iterator
+import gzip
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from math import log
 from pathlib import Path
 from typing import Any
@@ -144,7 +147,7 @@ def open_model(path: str | Path) -> tuple[Any, list[str]]:
     config = kenlm.Config()
     config.show_progress, config.arpa_complain = False, kenlm.ARPALoadComplain.NONE
     try:
-        model = kenlm.Model(str(path), config)
+        model = _read(lambda file: kenlm.Model(str(file), config), path)
     except (OSError, RuntimeError) as error:
         raise ValueError(f"{path} is not a language model that KenLM reads: {error}") from error
     try:
@@ -154,6 +157,20 @@ def open_model(path: str | Path) -> tuple[Any, list[str]]:
     if not words or not all(word in model for word in words):
         raise ValueError(f"{path} lacks the list of its words: give the ARPA file instead")
     return model, words
+
+
+def _read(read: Callable[[Path], Any], path: Path) -> Any:
+    """What ``read`` makes of the file, which is unpacked where KenLM was compiled without zlib."""
+    try:
+        return read(path)
+    except (OSError, RuntimeError) as error:
+        if "gzip" not in str(error) or path.suffix != ".gz":
+            raise
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / path.stem
+        with gzip.open(path) as packed, plain.open("wb") as out:
+            shutil.copyfileobj(packed, out)
+        return read(plain)
 
 
 def vocabulary_of(path: Path) -> Iterator[bytes]:

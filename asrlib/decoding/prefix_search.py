@@ -27,7 +27,8 @@ a tuple.
 
 import numpy as np
 
-from asrlib.decoding.vocabulary import UNKNOWN, njit
+from asrlib.compiled import compiled
+from asrlib.decoding.vocabulary import UNKNOWN
 
 BLANK, ROOT = 0, 0
 EMPTY = -1  # no such node, emission, key, state, prefix or hypothesis
@@ -69,7 +70,7 @@ BEAM = np.dtype(
 EMISSION = np.dtype([("previous", np.int32), ("frame", np.int32)])
 
 
-@njit(cache=True)
+@compiled
 def _place(table, key):
     """Index of ``key``, or of the free place where it belongs (Fibonacci hashing, linear probing)."""
     last = len(table.answers) - 1
@@ -80,14 +81,14 @@ def _place(table, key):
     return index
 
 
-@njit(cache=True)
+@compiled
 def insert(table, answers):
     """Puts ``answers``, ANSWER [n], into ``table``, which must have room for them."""
     for i in range(len(answers)):
         table.answers[_place(table, answers[i].key)] = answers[i]
 
 
-@njit(cache=True)
+@compiled
 def _add(a, b):
     """ln(exp a + exp b)."""
     if a < b:
@@ -95,7 +96,7 @@ def _add(a, b):
     return a if b == -np.inf else a + np.log1p(np.exp(b - a))
 
 
-@njit(cache=True)
+@compiled
 def spell(prefix, letter, vocabulary):
     """``prefix`` of the vocabulary and ``letter``, or EMPTY if no word begins so."""
     for longer in range(vocabulary[prefix].first, vocabulary[prefix + 1].first):
@@ -104,7 +105,7 @@ def spell(prefix, letter, vocabulary):
     return EMPTY
 
 
-@njit(cache=True)
+@compiled
 def _child(parent, token, nodes):
     """The node of ``parent``'s labels and ``token``, or EMPTY."""
     child = nodes[parent].child
@@ -113,13 +114,13 @@ def _child(parent, token, nodes):
     return child
 
 
-@njit(cache=True)
+@compiled
 def _ahead(spelled, ahead, alpha, beta):
     """The look-ahead at a prefix of the vocabulary, or EMPTY."""
     return alpha * ahead[len(ahead) - 1 if spelled == EMPTY else spelled] + beta
 
 
-@njit(cache=True)
+@compiled
 def _make(child, parent, token, rules, nodes):
     """Makes that node, as number ``child``."""
     old, new = nodes[parent], nodes[child]
@@ -143,7 +144,7 @@ def _make(child, parent, token, rules, nodes):
         new.ahead = min(new.ahead, old.ahead)
 
 
-@njit(cache=True)
+@compiled
 def _close(node, rules, table, questions, asked):
     """Finds what ending the word at ``node`` adds; if the table lacks it, that is one question more.
 
@@ -164,7 +165,7 @@ def _close(node, rules, table, questions, asked):
     return asked
 
 
-@njit(cache=True)
+@compiled
 def _stay(scores, beams, nodes, candidates):
     """Every prefix by a blank or its last label again, as a candidate; the best and the worst total."""
     best, worst = -np.inf, np.inf
@@ -185,7 +186,7 @@ def _stay(scores, beams, nodes, candidates):
     return best, worst
 
 
-@njit(cache=True)
+@compiled
 def _pass_blank(score, beams):
     """A frame that is surely blank: all prefixes stay, and in the same order."""
     for i in range(len(beams)):
@@ -197,7 +198,7 @@ def _pass_blank(score, beams):
         beam.label = beam.best_label = -np.inf
 
 
-@njit(cache=True)
+@compiled
 def _tried(log_probs, token_min):
     """What a frame tries: float64 [V], -inf for what is less than ``token_min`` and not the best of
     all; and the labels, without the blank."""
@@ -212,7 +213,7 @@ def _tried(log_probs, token_min):
     return scores, tokens[:count]
 
 
-@njit(cache=True)
+@compiled
 def _close_words(scores, tokens, floor, rules, table, beams, nodes, questions):
     """Closes the words that ``tokens`` may end with a total of at least ``floor``.
 
@@ -233,7 +234,7 @@ def _close_words(scores, tokens, floor, rules, table, beams, nodes, questions):
     return asked
 
 
-@njit(cache=True)
+@compiled
 def _count(total, low, width, bins, place, above):
     """Counts a candidate in the histogram ``bins``, which begins at ``low``.
 
@@ -250,7 +251,7 @@ def _count(total, low, width, bins, place, above):
     return place, above
 
 
-@njit(cache=True)
+@compiled
 def _longer_in_beam(beams, nodes):
     """bool [beam]: a prefix of one more label is in the beam, too."""
     found = np.zeros(len(beams), np.bool_)
@@ -261,7 +262,7 @@ def _longer_in_beam(beams, nodes):
     return found
 
 
-@njit(cache=True)
+@compiled
 def _extend(scores, tokens, best, rules, beams, nodes, made, candidates):
     """Every prefix by every token, as candidates.
 
@@ -320,7 +321,7 @@ def _extend(scores, tokens, best, rules, beams, nodes, made, candidates):
     return count, made, best
 
 
-@njit(cache=True)
+@compiled
 def _keep(candidates, floor, width):
     """Indices of those for the beam by their totals, float64 [n], best first; equals in their order."""
     totals, kept = np.empty(len(candidates)), np.empty(len(candidates), np.int64)
@@ -342,7 +343,7 @@ def _keep(candidates, floor, width):
     return kept[np.argsort(totals[:size], kind="mergesort")]
 
 
-@njit(cache=True)
+@compiled
 def _forget(first, made, candidates, kept, nodes):
     """Moves those of the nodes from ``first`` on that are ``kept`` together, over the others; how many
     nodes there then are. They have no children yet, and the youngest stand first among siblings."""
@@ -366,7 +367,7 @@ def _forget(first, made, candidates, kept, nodes):
     return end
 
 
-@njit(cache=True)
+@compiled
 def _replace(frame, candidates, kept, size, beams, nodes, emissions, emitted):
     """Makes the ``kept`` candidates the beam, which had ``size``; the number of emissions."""
     for i in range(size):
@@ -381,7 +382,7 @@ def _replace(frame, candidates, kept, size, beams, nodes, emissions, emitted):
     return emitted
 
 
-@njit(cache=True)
+@compiled
 def _end(rules, table, beams, nodes, questions):
     """Ends the last word and the sentence of every prefix; the number of questions."""
     asked = 0
@@ -396,7 +397,7 @@ def _end(rules, table, beams, nodes, questions):
     return asked
 
 
-@njit(cache=True)
+@compiled
 def _trace(beam, nodes, emissions, path):
     """Writes the labels of a prefix and the frames where its best path emits them; how many."""
     node, size = beam.node, 0
@@ -411,7 +412,7 @@ def _trace(beam, nodes, emissions, path):
     return size
 
 
-@njit(cache=True)
+@compiled
 def _begin(rules, beams, nodes):
     """Before the first frame: the empty prefix alone, with probability 1."""
     root, beam = nodes[ROOT], beams[0]
@@ -424,7 +425,7 @@ def _begin(rules, beams, nodes):
     beam.label = beam.best_label = -np.inf
 
 
-@njit(cache=True)
+@compiled
 def _with_room(nodes, needed):
     """``nodes``, or a copy of them that has room for as many as are ``needed``."""
     if needed <= len(nodes):
@@ -434,7 +435,7 @@ def _with_room(nodes, needed):
     return larger
 
 
-@njit(cache=True)
+@compiled
 def best_prefixes(log_probs, rules, table, questions, found):
     """Searches float64 [T', V] and writes the best hypotheses to ``found``, best first.
 

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from asrlib.build import choose_device, device_name, reads_of
 from asrlib.checkpoint import find_checkpoint, load_acoustic_model
+from asrlib.configs import readable
 from asrlib.data import Utterance
 from asrlib.decoding.cached import cached_log_probs
 from asrlib.decoding.contract import LENGTH
@@ -268,4 +269,5 @@ def as_program(main: Callable[[], None]) -> None:
 
 
 if __name__ == "__main__":
+    sys.argv[1:] = readable(sys.argv[1:])
     as_program(main)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from asrlib.compiled import njit
+from asrlib.compiled import compiled
 
 UNKNOWN = 0  # number of all words outside the vocabulary; word i of it has number i + 1
 PREFIX = np.dtype(
@@ -27,7 +27,7 @@ def vocabulary_trie(words: Sequence[str]) -> np.ndarray:
     return _trie(np.frombuffer(b"".join(spelled), np.uint8), starts)
 
 
-@njit(cache=True)
+@compiled
 def _trie(letters, starts):
     trie = np.empty(len(letters) + 2, PREFIX)
     low, high = np.empty(len(letters) + 2, np.int32), np.empty(len(letters) + 2, np.int32)
@@ -52,7 +52,7 @@ def _trie(letters, starts):
     return trie[: count + 1].copy()
 
 
-@njit(cache=True)
+@compiled
 def best_below(trie, scores):
     """float64 [prefixes]: the best of ``scores`` [words + 1] among the words that begin with each."""
     best = np.full(len(trie) - 1, -np.inf)

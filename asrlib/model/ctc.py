@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from asrlib.compiled import njit
+from asrlib.compiled import compiled
 from asrlib.text import BLANK
 
 BASE = 2.0**332  # the product of two mantissas, each of 1 / BASE to 1, is no denormal
@@ -54,7 +54,7 @@ def ctc_losses(
     return _Losses.apply(log_probs.contiguous(), frames, targets, target_lengths)
 
 
-@njit(cache=True)
+@compiled
 def _all_losses(log_probs, frames, targets, target_lengths, gradient, losses):
     """Fills ``losses`` [B], and ``gradient`` [B, T', V] of zeros unless that is empty."""
     for row in range(len(log_probs)):
@@ -63,7 +63,7 @@ def _all_losses(log_probs, frames, targets, target_lengths, gradient, losses):
         losses[row] = _loss(said, text, by_label)
 
 
-@njit(cache=True)
+@compiled
 def _loss(log_probs, text, gradient):
     """−ln p(text) of one utterance; its gradient is taken from ``gradient``, unless that is empty."""
     size, states = len(log_probs), 2 * len(text) + 1
@@ -102,7 +102,7 @@ def _loss(log_probs, text, gradient):
     return -math.log(total) - of_total * LN_BASE
 
 
-@njit(cache=True)
+@compiled
 def _subtract_occupancies(
     gradient, alpha, exponent, total, of_total, p, power, labels, place, skips
 ):
@@ -139,7 +139,7 @@ def _subtract_occupancies(
             gradient[t, labels[k]] -= occupied[k]
 
 
-@njit(cache=True)
+@compiled
 def _plus(m, e, other, its):
     """The sum of two numbers, mantissa and power of BASE each."""
     if e == its:
@@ -149,7 +149,7 @@ def _plus(m, e, other, its):
     return (other + m / BASE if its == e + 1 else other), its
 
 
-@njit(cache=True)
+@compiled
 def _times(m, e, other, its):
     m *= other
     if m == 0:
@@ -158,7 +158,7 @@ def _times(m, e, other, its):
     return (m * BASE, np.int32(e - 1)) if m < 1 / BASE else (m, np.int32(e))
 
 
-@njit(cache=True)
+@compiled
 def _distinct(text, vocabulary):
     """The blank and the labels of ``text``, each once; and which of them each state says."""
     labels, place = [BLANK], np.zeros(2 * len(text) + 1, np.int64)
@@ -171,7 +171,7 @@ def _distinct(text, vocabulary):
     return np.array(labels), place
 
 
-@njit(cache=True)
+@compiled
 def _probabilities(log_probs, labels):
     """Mantissas and powers of BASE [T', labels] of what ``log_probs`` says."""
     shape = len(log_probs), len(labels)
