@@ -9,6 +9,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+from asrlib.configs import readable
 from asrlib.training import Inferencer
 
 
@@ -29,4 +30,5 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    sys.argv[1:] = readable(sys.argv[1:])
     main()

@@ -10,6 +10,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+from asrlib.configs import readable
 from asrlib.training import train
 from asrlib.training.stopping import STATUS
 
@@ -21,4 +22,5 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    sys.argv[1:] = readable(sys.argv[1:])
     main()

@@ -4,11 +4,12 @@ import importlib
 from pathlib import Path
 
 import pytest
+from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 import asrlib.configs
 from asrlib.build import build_named
-from asrlib.configs import compose, override
+from asrlib.configs import compose, override, readable
 
 CONFIGS = Path(asrlib.configs.__file__).parent
 CHOICES = sorted(
@@ -48,6 +49,21 @@ def test_every_choice_composes_and_names_what_exists(group, choice):
 )
 def test_any_path_is_an_argument(text):
     assert compose("train", override("run_dir", text)).run_dir == text
+
+
+@pytest.mark.parametrize(
+    "text", ["runs/a-1", "/content/Записи", "x (1)", "a=b", "it's", "~/x", "a&b", "2024-01 (copy)"]
+)
+def test_a_path_may_be_written_as_it_is(text):
+    assert compose("train", f"run_dir={text}").run_dir == text
+    assert readable(["-cn=one_batch", f"+a.b={text}"])[0] == "-cn=one_batch"
+
+
+def test_a_mistake_in_what_is_not_a_path_is_told():
+    for argument in ("datasets.train.parts=[a", "trainer={epochs: 1", "run_dir='x", "run_dir"):
+        assert readable([argument]) == [argument]
+        with pytest.raises(HydraException):
+            compose("train", argument)
 
 
 def test_one_batch_composes_without_augmentation():

@@ -29,6 +29,7 @@ import soundfile
 from omegaconf import DictConfig
 from tqdm import tqdm
 
+from asrlib.configs import readable
 from asrlib.data.audio import SAMPLE_RATE, AudioError, read_audio
 from asrlib.data.dataset import SpeechDataset
 from asrlib.data.mixture import MixtureDataset
@@ -158,4 +159,5 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    sys.argv[1:] = readable(sys.argv[1:])
     main()
