@@ -35,7 +35,7 @@ def main() -> None:
     try:
         references, predictions = read_texts(arguments.gt_dir), read_texts(arguments.pred_dir)
         score = score_texts(references, predictions, arguments.speaker_pattern)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"calc_metrics: {error}")
     numbers = scores(score.errors) | {
         "mean_utterance_wer": score.mean_utterance_wer,

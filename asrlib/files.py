@@ -1,10 +1,12 @@
 """Files and folders that are either complete or absent."""
 
+import codecs
 import hashlib
 import json
 import os
 import re
 import shutil
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,10 +102,26 @@ def speaker_of(id: str, pattern: str | None) -> str | None:
 
 def texts_by_id(folder: Path) -> dict[str, Path]:
     """{ID: path} of every ``ID.txt`` in ``folder`` that is not hidden, its ending in any case; none where it
-    is no folder."""
+    is no folder. IDs are ``composed``."""
     found = sorted(folder.iterdir()) if folder.is_dir() else []
-    texts = (path for path in found if path.suffix.lower() == ".txt")
-    return {path.stem: path for path in texts if not path.name.startswith(".")}
+    texts = (path for path in found if path.suffix.lower() == ".txt" and not path.is_dir())
+    return {composed(path.stem): path for path in texts if not path.name.startswith(".")}
+
+
+def composed(name: str) -> str:
+    """A file's name as it is compared: what macOS writes as a letter and its accent is one character."""
+    return unicodedata.normalize("NFC", name)
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8, or in UTF-16 where it begins as Windows' editors begin such a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    content = path.read_bytes()
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if is_utf16 else "utf-8-sig", "replace")
 
 
 def shown(path: Path | str) -> str:

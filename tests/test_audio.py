@@ -8,6 +8,7 @@ import soundfile
 
 from asrlib.data.audio import (
     AudioError,
+    AudioInfo,
     audio_info,
     is_audio,
     read_audio,
@@ -202,6 +203,19 @@ def test_a_file_that_the_disk_does_not_give_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "stat", stat)
     with pytest.raises(AudioError, match=r"locked\.wav: not readable.*denied"):
         audio_info(tmp_path / "locked.wav")
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_a_flac_from_a_pipe_does_not_know_its_length(tmp_path, rate):
+    path = tmp_path / "piped.flac"
+    soundfile.write(path, tone(440, 25, rate), rate)
+    whole, content = read_audio(path), bytearray(path.read_bytes())
+    content[21] &= 0xF0  # the 36 bits of STREAMINFO's samples
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    assert soundfile.info(path).frames > 2**40
+    np.testing.assert_array_equal(read_audio(path), whole)
+    assert audio_info(path) == AudioInfo(25.0, rate, 1)
 
 
 @pytest.mark.parametrize("spoil", [_missing, _empty, _text, _no_samples, _truncated_header])

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 import soundfile
@@ -13,6 +15,7 @@ from asrlib.data import librispeech as librispeech_module
 from asrlib.data.custom_dir import custom_dir_index
 from asrlib.data.librispeech import librispeech_index
 from asrlib.data.manifest import manifest_index
+from asrlib.data.utterance import cache_dir
 from tests.signals import tone
 
 
@@ -88,6 +91,37 @@ def test_a_custom_folder_needs_no_transcriptions(custom_dir):
     (custom_dir / "transcriptions").rmdir()
     index = custom_dir_index(custom_dir)
     assert [(u.text, u.speaker) for u in index.utterances] == [(None, None)] * 4
+
+
+def test_transcripts_are_read_as_windows_and_macos_write_them(custom_dir):
+    audio, texts = custom_dir / "audio", custom_dir / "transcriptions"
+    decomposed, composed = "cafe\u0301", "caf\u00e9"
+    soundfile.write(audio / f"{decomposed}.wav", tone(440, 0.3), 16_000)
+    (texts / f"{composed}.txt").write_text("One.", "utf-8-sig")
+    (texts / "a2-bob-b.txt").write_text("Don't go.\r\n", "utf-16")
+    (texts / "a4-bob-b.txt").mkdir()
+    index = custom_dir_index(custom_dir)
+    found = {u.id: u.text for u in index.utterances}
+    assert (found[decomposed], found["a2-bob-b"], found["a4-bob-b"]) == ("One.", "Don't go.", None)
+    assert index.skipped == {}
+    (texts / "a3-ann-b.txt").unlink()
+    (texts / "a3-ann-b.txt").symlink_to(custom_dir / "nowhere")
+    index = custom_dir_index(custom_dir)
+    assert {u.id: u.text for u in index.utterances}["a3-ann-b"] is None
+    ((path, reason),) = index.skipped.items()
+    assert os.path.basename(path) == "a3-ann-b.txt" and "not readable" in reason
+
+
+def test_the_cache_has_a_place_where_there_is_no_home(monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("ASRLIB_CACHE", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert cache_dir() == Path("/xdg/asrlib")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_dir().is_relative_to(tempfile.gettempdir())
 
 
 def test_of_two_files_with_one_id_the_second_is_left_out_by_name(custom_dir):
@@ -249,6 +283,23 @@ def test_nothing_is_written_into_a_data_folder(librispeech_dir, custom_dir):
     LibriSpeechDataset(librispeech_dir, ["train"])[0, 0]
     CustomDirDataset(custom_dir)[0, 0]
     assert (listing(librispeech_dir), listing(custom_dir)) == before
+
+
+def test_a_list_of_ids_chooses_utterances_and_names_what_is_missing(librispeech_dir, tmp_path):
+    whole = LibriSpeechDataset(librispeech_dir, ["train", "dev"])
+    last, first = whole.utterances[-1], whole.utterances[0]
+    listed = tmp_path / "ids.txt"
+    listed.write_text(f"{last.id}\n\nno such id\n{first.id}\r\n", newline="")
+    dataset = LibriSpeechDataset(librispeech_dir, ["train", "dev"], only=str(listed))
+    assert dataset.utterances == [first, last]  # in the order of the data
+    assert "(it is named in " in dataset.skipped["no such id"]
+    named = {"the data do not have it": 1}
+    assert dict(dataset.skipped_by_reason()) == dict(whole.skipped_by_reason()) | named
+    one = LibriSpeechDataset(librispeech_dir, ["train", "dev"], only=str(listed), limit=1)
+    assert one.utterances == [first]
+    listed.write_text("no such id\n")
+    with pytest.raises(ValueError, match="the data do not have it"):
+        LibriSpeechDataset(librispeech_dir, ["train"], only=str(listed))
 
 
 def test_a_cache_that_cannot_be_written_does_not_stop_the_run(

@@ -12,7 +12,7 @@ import soundfile
 import soxr
 import torch
 
-from asrlib import Recognizer
+from asrlib import Recognizer, cores
 from asrlib.configs import compose
 from asrlib.data import SAMPLE_RATE, AudioError, read_audio
 from asrlib.data.audio import stream_audio
@@ -162,6 +162,16 @@ def test_the_status_of_inference_tells_whether_all_was_read(trained, tmp_path):
     assert (named.returncode, "bad.wav" in named.stderr) == (0, True)
 
 
+def test_what_an_earlier_run_left_is_not_taken_for_a_text_of_this_one(trained, tmp_path):
+    write_custom_dir(tmp_path / "data", count=2, seed="old")
+    infer(trained, tmp_path / "data", tmp_path / "out")
+    first, second = sorted((tmp_path / "data/audio").iterdir())
+    first.write_text("no recording any more")
+    (tmp_path / "out/other.txt").write_text("of another folder")
+    infer(trained, tmp_path / "data", tmp_path / "out")
+    assert texts(tmp_path / "out").keys() == {second.stem, "other"}
+
+
 def test_texts_are_there_before_all_is_decoded(trained, tmp_path, monkeypatch):
     write_custom_dir(tmp_path / "data", count=3, seed="three")
 
@@ -209,6 +219,30 @@ def test_a_process_that_dies_is_an_error_and_its_share_is_not_lost_silently(
     )
     with pytest.raises(RuntimeError, match="memory"):
         infer(trained, tmp_path / "data", tmp_path / "out", "inferencer.batch_seconds=1")
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"), [("max 100000", 8), ("150000 100000", 2), ("20000 100000", 1), (None, 8)]
+)
+def test_a_containers_share_of_the_cores_counts(tmp_path, monkeypatch, quota, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
+    monkeypatch.setattr(cores, "QUOTA", tmp_path / "cpu.max")
+    if quota is not None:
+        cores.QUOTA.write_text(f"{quota}\n")
+    assert cores.usable_cores() == expected
+
+
+def test_what_is_compiled_needs_no_place_on_disk(monkeypatch):
+    compiled = pytest.importorskip("asrlib.compiled")
+    njit = compiled.numba.njit
+
+    def without_place(*functions, cache=False):
+        if cache:
+            raise RuntimeError("no locator available")
+        return njit(*functions)
+
+    monkeypatch.setattr(compiled.numba, "njit", without_place)
+    assert compiled.compiled(lambda x: x + 1)(1) == 2
 
 
 def test_fewer_processes_than_one_are_refused(trained, tmp_path):

@@ -293,6 +293,18 @@ def test_facts_about_data_count_what_is_shared_with_train():
     assert json.loads(committed("corpora.json"))
 
 
+def test_the_utterances_of_each_corpus_are_listed():
+    from asrlib.data import Utterance
+    from report.corpora import lists
+
+    ids = ["ljspeech/b", "ljspeech/a", "an4/c"]
+    found = lists("x-train", [Utterance(id, f"{id}.wav", "one", 1.0, "s") for id in ids])
+    assert found == {"x-train-ljspeech.txt": "a\nb\n", "x-train-an4.txt": "c\n"}
+    for row in json.loads(committed("corpora.json")):
+        files = (evidence.REPORT / "utterances").glob(f"{row['data'].replace(' ', '-')}*.txt")
+        assert sum(len(path.read_text().splitlines()) for path in files) == row["utterances"]
+
+
 def test_links_to_sounds_are_players(at_root):
     page = build.page("# A\n\nTo hear: [before](x.flac), [speed](y.flac), [a table](z.md)\n")
     assert re.findall(r'<audio controls preload="none" src="([^"]*)"', page) == ["x.flac", "y.flac"]

@@ -9,6 +9,7 @@ import io
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,7 @@ LOUDEST = 2.0**31  # of a sample: integers of 32 bits that were never scaled
 MIN_RATE, MAX_RATE = 4_000, 384_000  # a header that claims more or less than this is not believed
 _IN_SHARD = re.compile(r"(.+\.(i16|flac))#(\d+):(\d+):([0-9a-f]{8})")  # file#byte:bytes:crc32
 _PIECE = 10  # seconds read at a time
+_MOST_FRAMES = 2**40  # a header that claims more does not know
 
 
 class AudioError(ValueError):
@@ -66,6 +68,13 @@ def _in_shard(path: Path | str, format: str) -> np.ndarray | None:
     return stored
 
 
+class _Endless(soundfile.SoundFile):
+    """A FLAC from a pipe, whose header does not know its length: it can be read on, but nothing sought."""
+
+    def seekable(self) -> bool:  # or soundfile would seek after each read
+        return False
+
+
 def _open(path: Path | str) -> soundfile.SoundFile:
     if (stored := _in_shard(path, "flac")) is not None:
         return soundfile.SoundFile(io.BytesIO(stored))
@@ -74,6 +83,9 @@ def _open(path: Path | str) -> soundfile.SoundFile:
         if path.stat().st_size == 0:
             raise AudioError(f"{path}: empty file (0 bytes)")
         file = soundfile.SoundFile(path)
+        if file.frames > _MOST_FRAMES:
+            file.close()
+            file = _Endless(path)
     except FileNotFoundError as error:
         what = "a symbolic link to nothing" if path.is_symlink() else "no such file"
         raise AudioError(f"{path}: {what}") from error
@@ -94,9 +106,27 @@ def audio_info(path: Path | str) -> AudioInfo:
     if (stored := _in_shard(path, "i16")) is not None:
         return AudioInfo(len(stored) / 2 / SAMPLE_RATE, SAMPLE_RATE, channels=1)
     with _open(path) as file:
-        if file.frames <= 0:
+        rate, frames = file.samplerate, file.frames
+        if isinstance(file, _Endless):
+            with _decoding(path):
+                frames = sum(map(len, _pieces(file)))
+        if frames <= 0:
             raise AudioError(f"{path}: no samples")
-        return AudioInfo(file.frames / file.samplerate, file.samplerate, file.channels)
+        return AudioInfo(frames / rate, rate, file.channels)
+
+
+def _pieces(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    """What is in the file, float32 [n, channels] each."""
+    while len(samples := file.read(_PIECE * file.samplerate, dtype="float32", always_2d=True)):
+        yield samples
+
+
+@contextmanager
+def _decoding(path: Path | str) -> Iterator[None]:
+    try:
+        yield
+    except (soundfile.SoundFileError, ValueError, MemoryError) as error:
+        raise AudioError(f"{path}: cannot be decoded ({error})") from error
 
 
 def _mono(samples: np.ndarray) -> np.ndarray:
@@ -161,15 +191,11 @@ def stream_audio(path: Path | str) -> Iterator[np.ndarray]:
             stream = soxr.ResampleStream(file.samplerate, SAMPLE_RATE, 1, dtype="float32")
             resample = stream.resample_chunk
         empty = True
-        try:
-            while len(
-                samples := file.read(_PIECE * file.samplerate, dtype="float32", always_2d=True)
-            ):
+        with _decoding(path):
+            for samples in _pieces(file):
                 empty = False
                 piece = _mono(samples)
                 yield piece if resample is None else resample(piece)
-        except (soundfile.SoundFileError, ValueError, MemoryError) as error:
-            raise AudioError(f"{path}: cannot be decoded ({error})") from error
         if empty:
             raise AudioError(f"{path}: no samples")
         if resample is not None:

@@ -8,11 +8,11 @@ recording; one that libsndfile cannot read is left out by name.
 from pathlib import Path
 
 from asrlib.data.utterance import Index, cached_index
-from asrlib.files import shown, speaker_of, texts_by_id
+from asrlib.files import composed, read_text, shown, speaker_of, texts_by_id
 
 
 def _scan(data_dir: Path, speaker_pattern: str | None) -> Index:
-    index, transcripts = Index(), texts_by_id(data_dir / "transcriptions")
+    index, transcripts, heard = Index(), texts_by_id(data_dir / "transcriptions"), set()
     for path in sorted((data_dir / "audio").iterdir()):
         if path.name.startswith("."):
             continue
@@ -21,11 +21,17 @@ def _scan(data_dir: Path, speaker_pattern: str | None) -> Index:
                 name = shown(path)
                 index.skipped[name] = f"{name}: a folder: recordings belong into audio itself"
             continue
-        transcript = transcripts.get(path.stem)
-        text = transcript and transcript.read_text("utf-8", "replace").strip()
+        text, id = None, composed(path.stem)
+        heard.add(id)
+        if transcript := transcripts.get(id):
+            try:
+                text = read_text(transcript).strip()
+            except OSError as error:
+                name = shown(transcript)
+                index.skipped[name] = f"{name}: not readable ({error})"
         index.add(path.stem, path, text, speaker_of(path.stem, speaker_pattern))
     for id, transcript in transcripts.items():
-        if not index.has(id):
+        if id not in heard:
             index.note_missing_audio(id, transcript)
     return index
 

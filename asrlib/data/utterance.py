@@ -8,6 +8,7 @@ scanned again.
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -85,10 +86,18 @@ class Index:
 
 
 def cache_dir() -> Path:
-    """A folder for derived files: ``$ASRLIB_CACHE``, else ``$XDG_CACHE_HOME/asrlib`` or its default."""
+    """A folder for derived files: ``$ASRLIB_CACHE``, else ``$XDG_CACHE_HOME/asrlib`` or its default.
+
+    In a container that has no home for its user: one for temporary files.
+    """
     if "ASRLIB_CACHE" in os.environ:
         return Path(os.environ["ASRLIB_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "asrlib"
+    if "XDG_CACHE_HOME" in os.environ:
+        return Path(os.environ["XDG_CACHE_HOME"]) / "asrlib"
+    try:
+        return Path.home() / ".cache" / "asrlib"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"asrlib-{os.getuid()}"
 
 
 def list_files(folder: Path) -> list[tuple[str, int, int]]:

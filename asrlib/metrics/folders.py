@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from asrlib.files import speaker_of, texts_by_id
+from asrlib.files import read_text, speaker_of, texts_by_id
 from asrlib.metrics.error_rate import ErrorRate
 
 
@@ -41,9 +41,10 @@ def read_texts(folder: Path | str) -> dict[str, str]:
 
     Raises:
         FileNotFoundError: no such folder, or no ``.txt`` file in it.
+        OSError: one of them cannot be read.
     """
     folder = Path(folder)
-    texts = {id: path.read_text("utf-8", "replace") for id, path in texts_by_id(folder).items()}
+    texts = {id: read_text(path) for id, path in texts_by_id(folder).items()}
     if not texts:
         raise FileNotFoundError(f"no ID.txt files in {folder.absolute()}")
     return texts

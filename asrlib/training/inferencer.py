@@ -53,9 +53,15 @@ class Inferencer:
     def run(self) -> Evaluation:
         """Decodes, writes ``save_path/ID.txt`` of each utterance at once, and the result where asked for.
 
-        What could not be read, here or when the folder was indexed, is in ``skipped``.
+        What could not be read, here or when the folder was indexed, is in ``skipped``. Texts that an earlier
+        run left for these recordings go first, so that none can be taken for one of this run.
         """
         options, recognizer = self.options, self.recognizer
+        if options.save_path is not None:
+            ids = [utterance.id for utterance in self.dataset.utterances]
+            ids += [Path(key).stem for key in self.dataset.skipped if Path(key).is_absolute()]
+            for id in ids:
+                self._path(id).unlink(missing_ok=True)
         loader = make_loader(self.dataset, options.batch_seconds, num_workers=options.num_workers)
         if min(self.processes, len(loader)) > 1:
             evaluation = self._shared_out(loader)
@@ -110,8 +116,10 @@ class Inferencer:
 
     def _save(self, utterance: Utterance, hypothesis: Hypothesis) -> None:
         if self.options.save_path is not None:
-            path = Path(self.options.save_path) / f"{utterance.id}.txt"
-            write_atomically(path, hypothesis.text + "\n")
+            write_atomically(self._path(utterance.id), hypothesis.text + "\n")
+
+    def _path(self, id: str) -> Path:
+        return Path(self.options.save_path) / f"{id}.txt"
 
     def left_out(self, evaluation: Evaluation) -> list[str]:
         """Why each file that has no text has none."""
