@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -182,8 +183,9 @@ def load_results(path: Path | str) -> list[Result]:
     return [Result(**row) for row in rows]
 
 
-def markdown_table(paths: list[Path]) -> str:
-    """The rows of ``paths`` as a Markdown table, best WER first within each test set.
+def markdown_table(paths: list[Path], which: Callable[[Result], bool] | None = None) -> str:
+    """The rows of ``paths``, or those that ``which`` chooses, as a Markdown table, best WER first within each
+    test set.
 
     Rows that differ by their seed alone are one line: means, with the range of the WER. Rows that stand in
     several files are one line, too, of the first of these.
@@ -194,7 +196,7 @@ def markdown_table(paths: list[Path]) -> str:
     )
     groups: dict[tuple, list[Result]] = {}
     for path in paths:
-        for row in load_results(path):
+        for row in filter(which, load_results(path)):
             key = path, row.test_data, row.system, row.name, row.decoder
             groups.setdefault(key, []).append(row)
     entries: list[tuple[Path, list[Result], float]] = []

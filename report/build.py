@@ -79,6 +79,13 @@ def markdown(notebook: nbformat.NotebookNode) -> str:
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
+def with_contents(text: str) -> str:
+    """The Markdown with links to its parts before the first of them; a page has them at its side."""
+    parts = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    links = " · ".join(f"[{part}](#{slug(part)})" for part in parts)
+    return text.replace("\n## ", f"\n{links}\n\n## ", 1)
+
+
 def page(text: str) -> str:
     """Markdown as a page of HTML with a table of contents, which needs nothing from the network."""
     reader = MarkdownIt("commonmark").enable("table")
@@ -127,7 +134,7 @@ def main(arguments: list[str]) -> None:
         notebook = executed(NOTEBOOK)
         write_atomically(NOTEBOOK, nbformat.writes(notebook) + "\n")
     text = markdown(notebook)
-    write_atomically(REPORT / "report.md", text)
+    write_atomically(REPORT / "report.md", with_contents(text))
     write_atomically(REPORT / "report.html", page(text))
 
 

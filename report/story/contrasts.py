@@ -6,6 +6,7 @@ from asrlib.result import Result
 from report.story.evidence import (
     command_words,
     contrast,
+    folded,
     mean,
     of,
     results_table,
@@ -176,7 +177,7 @@ def ablations() -> Iterator[str]:
                 "did not make up for it here."
             )
         yield told
-    yield f"<details><summary>All rows</summary>\n\n{results_table('ablations')}\n\n</details>"
+    yield folded("All rows", results_table("ablations"))
 
 
 def spellers() -> Iterator[str]:

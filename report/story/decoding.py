@@ -14,11 +14,13 @@ from report.story.evidence import (
     command_words,
     comparisons,
     contrast,
+    folded,
     link,
     measured,
     of,
     results_table,
     rows,
+    shipped_name,
     signed,
     table,
 )
@@ -32,8 +34,13 @@ EXAMPLES = 3  # of each kind and model; the files have more
 
 
 def decoders() -> Iterator[str | Picture]:
-    """Every decoder on every model: the rows, and what they show."""
-    found = rows("decoders")
+    """Decoders side by side, where one model has several: the rows, and what they show."""
+    compared = {(row.name, row.test_data) for row in rows("decoders")}
+
+    def is_compared(row: Result) -> bool:
+        return (row.name, row.test_data) in compared
+
+    found = [row for row in rows("decoders", "models") if is_compared(row)]
     systems: dict[str, dict[str, list[Result]]] = {}
     for row in found:
         here = systems.setdefault(f"{row.name}\n{row.test_data}", {})
@@ -52,7 +59,7 @@ def decoders() -> Iterator[str | Picture]:
     )
     yield from _findings(list(systems.values()))
     yield from _limits(rows("models", "decoders"))
-    yield results_table("decoders")
+    yield folded("All rows", results_table("decoders", "models", which=is_compared))
 
 
 def _findings(systems: list[dict[str, list[Result]]]) -> Iterator[str]:
@@ -184,7 +191,7 @@ def errors() -> Iterator[str]:
         }
         for row in rows("models")
     )
-    yield from errors_of("shipped")
+    yield from errors_of("shipped", shipped_name())
     for path in sorted(ERRORS.glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
         yield f"### {path.stem}"
@@ -201,7 +208,7 @@ def errors() -> Iterator[str]:
         ):
             if entries := found[name]:
                 tables.append(f"{title}:\n\n{table(_rounded(entry) for entry in entries)}")
-        yield "\n\n".join(["<details><summary>The tables</summary>", *tables, "</details>"])
+        yield folded("The tables", *tables)
 
 
 def _rounded(entry: dict) -> dict:

@@ -9,9 +9,11 @@ import math
 import re
 import shlex
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from omegaconf import OmegaConf
 
 from asrlib.files import read_jsonl
 from asrlib.metrics.compare import Comparison, Pair
@@ -46,6 +48,11 @@ class Picture:
     alt: str
 
 
+def shipped_name() -> str | None:
+    """Of the model in ``checkpoints/shipped``; None where there is none."""
+    return OmegaConf.load(CARD.with_name("config.yaml")).name if CARD.exists() else None
+
+
 def kind(path: Path) -> str:
     """Of a file of results: "models", "decoders", "ablations" (and searches), or "measurements", which have
     no rows."""
@@ -70,9 +77,9 @@ def corpus(row: Result) -> str:
     return row.train_data.partition(",")[0]
 
 
-def results_table(*kinds: str) -> str:
-    """The README's table of such rows, with links from here."""
-    return markdown_table(files(*kinds)).replace("](report/", "](")
+def results_table(*kinds: str, which: Callable[[Result], bool] | None = None) -> str:
+    """The README's table of such rows, or of those that ``which`` chooses, with links from here."""
+    return markdown_table(files(*kinds), which).replace("](report/", "](")
 
 
 def measured(name: str) -> list[dict]:
@@ -130,6 +137,11 @@ def table(entries: Iterable[dict]) -> str:
         cells = (str(value).replace("|", r"\|") for value in entry.values())
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def folded(title: str, *parts: str) -> str:
+    """Behind a title that opens them."""
+    return "\n\n".join([f"<details><summary>{title}</summary>", *parts, "</details>"])
 
 
 def code(text: str) -> str:

@@ -44,13 +44,14 @@ def _entry(name: str, found: list[Result]) -> dict:
     }
 
 
-def errors_of(name: str) -> Iterator[str]:
-    """In a sentence or two for each table of errors of a model: which kinds there are, and where."""
+def errors_of(name: str, model: str | None = None) -> Iterator[str]:
+    """In a sentence or two for each table of errors ``name-….json``, of the ``model`` of that name unless
+    told: which kinds there are, and where."""
     for end, said in SAID.items():
         path = ERRORS / f"{name}-{end}.json"
         if path.exists():
             errors = json.loads(path.read_text(encoding="utf-8"))
-            yield f"{_told(name, said, errors)} ({link(path)})"
+            yield f"{_told(model or name, said, errors)} ({link(path)})"
 
 
 def _told(name: str, said: str, errors: dict) -> str:

@@ -3,8 +3,6 @@
 import re
 from collections.abc import Iterator
 
-from omegaconf import OmegaConf
-
 from report.story import figures
 from report.story.evidence import (
     CARD,
@@ -13,6 +11,7 @@ from report.story.evidence import (
     Picture,
     corpus,
     experiment,
+    folded,
     header,
     link,
     log_names,
@@ -22,6 +21,7 @@ from report.story.evidence import (
     of,
     results_table,
     rows,
+    shipped_name,
     table,
     wer_of,
 )
@@ -47,14 +47,13 @@ def headline() -> Iterator[str]:
             f"- Lowest WER on **{test_data}**: **{wer_of(best):.1f} %** ({how}) by `{row.name}` "
             f"with `{row.decoder}`, {row.parameters / 1e6:.1f} M parameters."
         )
-    if CARD.exists():
-        name = OmegaConf.load(CARD.with_name("config.yaml")).name
+    if name := shipped_name():
         yield (
             f"**The model that is shipped** is `{name}`: its {link(CARD, 'card')} has data, licences and "
             f"limits, {link('report/shipped-samples.md', 'a table')} its best and worst dev utterances; how "
             "it was made is in part 3, its learning curve in part 4."
         )
-    yield results_table("models")
+    yield folded("All rows", results_table("models"))
     used = {name for row in published for name in (corpus(row), row.test_data.split()[0])}
     parts = [part for part in measured("corpora") if part["data"].rpartition(" ")[0] in used]
     if parts:
@@ -112,7 +111,7 @@ def logged() -> Iterator[str | Picture]:
             "After each evaluation, beside the scalars: random utterances of train and dev with what was "
             "said, what was recognised, CER and WER; spectrograms and audio of an utterance of train as the "
             "model saw it and before augmentation, and of one of dev. Of the model that is shipped, after "
-            "its last epoch (recordings and random texts are left out, as they are not ours; the best and "
+            "its last epoch (recordings are left out, as they are not ours; of the texts, the best and "
             f"the worst of dev are in {link('report/shipped-samples.md', 'a table')}):"
         )
     for path in found:

@@ -4,20 +4,21 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from asrlib.configs import compose
 from asrlib.result import Result
 from report.story.evidence import (
-    CARD,
     EXPERIMENTS,
     code,
     commands,
     experiment,
+    folded,
     link,
     log_paths,
     logs,
     rows,
+    shipped_name,
     table,
     wrapped,
 )
@@ -44,9 +45,7 @@ INSTEAD_OF = {  # for the rows of one model
 
 def stages() -> Iterator[str]:
     """The trainings one after the other that made the model that is shipped."""
-    if not CARD.exists():
-        return
-    name, found = OmegaConf.load(CARD.with_name("config.yaml")).name, rows("models")
+    name, found = shipped_name(), rows("models")
     whole = next((row for row in found if row.name == name), None)
     if whole is None:
         return
@@ -135,7 +134,7 @@ def reproduce() -> Iterator[str]:
         # report.decoders tests each of its decoders
         tested = [_today(row)[-1] for row in here if not tuned or row in final]
         told = code("\n".join(dict.fromkeys([*trained, *tuned, *tested])))
-        yield f"<details><summary>The commands</summary>\n\n{told}\n\n</details>"
+        yield folded("The commands", told)
         yield from dict.fromkeys(filter(None, map(_folder, here)))
 
 
