@@ -13,7 +13,7 @@ count once (Linux's PSS); of PocketSphinx's processes it is what each peak is ab
 PocketSphinx was loaded.
 
 ``inferencer.result_path`` gets PocketSphinx's rows; ours are inference.py's. In ``out`` what was measured
-of other systems, and on other data, stays.
+of other systems, on other data, and on other machines stays: systems differ in what they gain by a newer CPU.
 """
 
 import json
@@ -179,6 +179,10 @@ def data_name(config: DictConfig) -> str:
     return f"{config.datasets.name} {part}" + (f", {limit} utterances" if limit else "")
 
 
+def _of_what(row: dict) -> tuple[str, str, str]:
+    return row["system"], row["data"], row["device"]
+
+
 def main() -> None:
     arguments = sys.argv[1:]
     chosen, rows = compose("inference", *arguments).get("systems", SYSTEMS), []
@@ -201,7 +205,7 @@ def main() -> None:
             continue
         about = {
             "data": data_name(config),
-            "device": f"cpu ({processor()})",
+            "device": f"cpu ({processor()}, {torch.backends.cpu.get_cpu_capability()})",
             "threads": usable_cores(),
             **provenance(),
         }
@@ -218,9 +222,9 @@ def main() -> None:
             {"system": system, "wer": wer, "audio_seconds_per_second": rate} | found | about
         )
     if config.get("out"):
-        path, measured = Path(config.out), {(row["system"], row["data"]) for row in rows}
+        path, measured = Path(config.out), {_of_what(row) for row in rows}
         before = json.loads(path.read_text()) if path.exists() else []
-        rows += [row for row in before if (row["system"], row["data"]) not in measured]
+        rows += [row for row in before if _of_what(row) not in measured]
         write_atomically(path, json.dumps(rows, indent=1) + "\n")
 
 

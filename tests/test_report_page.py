@@ -77,8 +77,9 @@ def test_the_page_has_the_budget(monkeypatch):
 
 def test_the_pages_are_those_of_the_notebook_which_calls_every_section(at_root):
     notebook = nbformat.read("report/report.ipynb", as_version=4)
-    assert build.markdown(notebook) == committed()
-    assert build.page(committed()) == committed("report.html")
+    text = build.markdown(notebook)
+    assert build.with_contents(text) == committed()
+    assert build.page(text) == committed("report.html")
     code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     called = re.findall(r"show\(story\.(\w+)\(\)\)", code)
     assert sorted(called) == sorted([*SECTIONS, COSTLY])
@@ -271,6 +272,13 @@ def test_the_page_of_html_scrolls_its_tables_and_lists_its_parts(at_root):
     assert '<div class="scroll"><table>' in page and "</table></div>" in page
     assert '<li><a href="#1-b--c">B &amp; c</a></li>' in page
     assert '<h2 id="1-b--c">' in page and "<title>A</title>" in page
+
+
+def test_the_parts_are_named_before_the_first(at_root):
+    text = "# A\n\nWhat it is.\n\n## 1. B & c\n\nSo.\n\n## Appendix: d\n\nAnd so.\n"
+    found = build.with_contents(text)
+    assert "\n\n[1. B & c](#1-b--c) · [Appendix: d](#appendix-d)\n\n## 1. B" in found
+    assert build.page(text).count("<nav") == 1
 
 
 def test_a_link_shows_a_name_as_it_is_written():

@@ -158,6 +158,7 @@ def decoder_speed() -> Iterator[str]:
         return
     first = found[0]
     yield (
+        f"Measured on {first['date'][:10]}; our search has changed since. "
         f"On {first['data']} ({first['utterances']} utterances, {first['audio_seconds']:.0f} s of "
         f"speech), {first['threads']} thread, width {first['beam_width']}, α = "
         f"{first['alpha']:g}, β = {first['beta']:g}:"
