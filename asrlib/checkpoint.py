@@ -147,11 +147,16 @@ def find_checkpoint(path: Path | str) -> Path:
     """``path`` itself if it is a checkpoint, else the best one of the run in that folder.
 
     Raises:
-        FileNotFoundError: neither is there.
+        FileNotFoundError: neither is there; of a run that was not evaluated, the message names the newest.
     """
     for candidate in (Path(path), Path(path) / "checkpoints" / "best"):
         if (candidate / "model.safetensors").exists():
             return candidate
+    if newest := find_latest(Path(path) / "checkpoints"):
+        raise FileNotFoundError(
+            f"{path} was not evaluated yet, so none of its checkpoints is the best: "
+            f"give the newest, {newest}"
+        )
     raise FileNotFoundError(
         f"no checkpoint in {Path(path).absolute()}: "
         "give the folder of a run, or one that has a model.safetensors"

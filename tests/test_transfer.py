@@ -108,6 +108,15 @@ def test_another_model_is_an_error_that_lists_what_differs(source, labels):
         start_from(source, make_model(labels, 2, deeper), labels, deeper)
 
 
+def test_of_a_run_that_was_not_evaluated_the_newest_checkpoint_is_named(tmp_path):
+    for step in (10, 20):
+        (tmp_path / f"run/checkpoints/step-{step:08d}").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"not evaluated yet.*step-00000020$"):
+        checkpoint.find_checkpoint(tmp_path / "run")
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*give the folder of a run"):
+        checkpoint.find_checkpoint(tmp_path)
+
+
 def test_a_training_starts_from_another_and_resumes_its_own(corpus, tmp_path):
     train(config_of(corpus, tmp_path / "old", "seed=1"))
     old = load_file(tmp_path / "old/checkpoints/best/model.safetensors")
