@@ -4,6 +4,7 @@ A section of the configuration names its class under ``_target_`` (Hydra's ``ins
 checkpoint brings its own configuration, only targets inside asrlib are followed.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -18,12 +19,14 @@ from asrlib.decoding.contract import Decoder, reads
 from asrlib.model import LogMel
 from asrlib.text import CTCTextEncoder
 
+UNEXPECTED = re.compile(r"got an unexpected keyword argument '(\w+)'")
+
 
 def build(section: Mapping, **arguments: Any) -> Any:
     """The object that ``section`` describes.
 
     Raises:
-        ValueError: its ``_target_``, or one inside it, is missing or outside asrlib.
+        ValueError: its ``_target_``, or one inside it, is missing or outside asrlib, or has no such option.
         as the class does, whose errors come without Hydra's around them.
     """
     if "_target_" not in section:
@@ -32,7 +35,14 @@ def build(section: Mapping, **arguments: Any) -> Any:
     try:
         return hydra.utils.instantiate(section, _convert_="all", **arguments)
     except InstantiationException as error:
-        raise (error.__cause__ or error) from None
+        cause = error.__cause__ or error
+        if isinstance(cause, TypeError) and (name := UNEXPECTED.search(str(cause))):
+            # mostly, an experiment has set it for another choice of the same group
+            raise ValueError(
+                f"{section['_target_']} has no option {name[1]!r}: leave it out (~SECTION.{name[1]}), "
+                "or choose what has it"
+            ) from None
+        raise cause from None
 
 
 def _refuse_foreign_targets(section: Any) -> None:

@@ -9,7 +9,9 @@ of the last RUN.
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import OmegaConf
@@ -25,7 +27,11 @@ from asrlib.checkpoint import (
 )
 from asrlib.result import command_line, training_commands
 
-MADE_BY = ("model", "features")  # sections of the configuration that must be the same
+MADE_BY = (
+    "model",
+    "features",
+)  # sections of the configuration that must be the same, but for these:
+IN_TRAINING = ("dropout", "stochastic_depth", "sampling", "intermediate_layers")
 
 
 def soup(out: Path | str, *runs: Path | str) -> Path:
@@ -67,9 +73,11 @@ def soup(out: Path | str, *runs: Path | str) -> Path:
     return out / "checkpoints" / "best"
 
 
-def _shape(section) -> dict:
+def _shape(section: Any) -> Any:
     """Without what holds in training alone."""
-    return {k: v for k, v in section.items() if k not in ("dropout", "stochastic_depth")}
+    if not isinstance(section, Mapping):
+        return section
+    return {k: _shape(v) for k, v in section.items() if k not in IN_TRAINING}
 
 
 def _mean(weights: list[dict[str, Tensor]]) -> dict[str, Tensor]:

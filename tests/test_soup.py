@@ -62,6 +62,13 @@ def test_what_the_runs_cost_is_counted_once_where_one_went_on_from_another(runs,
     assert apart["earlier"] == commands
 
 
+def test_what_holds_in_training_alone_may_differ(corpus, tmp_path):
+    for name, dropout in (("a", 0.0), ("b", 0.1)):
+        las = ["model=las", "loss=joint", f"model.listener.dropout={dropout}", "trainer.epochs=1"]
+        train(compose("train", *tiny_overrides(corpus, tmp_path / name), *las))
+    assert soup(tmp_path / "mean", tmp_path / "a", tmp_path / "b").exists()
+
+
 def test_what_has_no_mean_is_refused(runs, corpus, tmp_path):
     with pytest.raises(ValueError, match="two or more"):
         soup(tmp_path / "x", runs / "first")

@@ -1,6 +1,7 @@
 """The training loop: what it logs, what it keeps, and that stopping or cutting changes nothing."""
 
 import json
+import shutil
 
 import pytest
 import soundfile
@@ -218,6 +219,38 @@ def test_a_part_of_the_loss_may_be_switched_off_within_an_epoch(corpus, tmp_path
     assert train(tiny_config(corpus, tmp_path, *model, *accepted)).finished
     first = next(row for row in rows(tmp_path) if "loss_train" in row)
     assert "loss_intermediate_train" not in first
+
+
+def test_a_run_that_is_shortened_to_what_it_had_is_evaluated_once(corpus, tmp_path, monkeypatch):
+    rarely = "trainer.eval_every=3"
+    trainer = build_trainer(tiny_config(corpus, tmp_path, "trainer.epochs=6", rarely))
+    monkeypatch.setattr(trainer.stopping, "reason", lambda: "time" if trainer._epochs > 2 else None)
+    assert not trainer.train().finished
+    accepted = ["trainer.epochs=2", "trainer.accept_changes=[trainer.epochs]"]
+    for _ in range(2):  # the second has nothing left to do
+        progress = train(tiny_config(corpus, tmp_path, rarely, *accepted))
+        assert progress.finished and progress.best_epoch == 2
+        assert [row["epoch"] for row in rows(tmp_path) if "WER_val" in row] == [2]
+    assert (tmp_path / "checkpoints/best/model.safetensors").exists()
+
+
+def test_a_dev_without_transcripts_is_refused_before_the_first_step(tmp_path):
+    write_parts(tmp_path / "data", train=4, dev=2)
+    shutil.rmtree(tmp_path / "data/dev/transcriptions")
+    with pytest.raises(ValueError, match="dev has no transcripts"):
+        build_trainer(tiny_config(tmp_path / "data", tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("+text_encoder.vocabulary_size=64", r"leave it out \(~text_encoder\.vocabulary_size\)"),
+        ("+model.beams=3", r"has no option 'beams': leave it out \(~SECTION\.beams\)"),
+    ],
+)
+def test_an_option_of_another_choice_is_refused_by_name(corpus, tmp_path, option, says):
+    with pytest.raises(ValueError, match=says):
+        build_trainer(tiny_config(corpus, tmp_path, option))
 
 
 @pytest.mark.parametrize("part", ["train", "dev"])

@@ -1,5 +1,6 @@
 """Text: one normaliser, and encoders between text and label ids."""
 
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,9 +27,17 @@ def learn(texts: Iterable[str], kind: str, **options: Any) -> CTCTextEncoder:
     """A text encoder of ``kind``, learned from normalised ``texts``; options as its ``train`` has.
 
     Raises:
-        ValueError: a kind that this version does not know, or what ``train`` raises.
+        ValueError: a kind that this version does not know, or an option that it does not have; or what
+            ``train`` raises.
     """
-    return _class_of(kind).train(texts, **options)
+    train = _class_of(kind).train
+    if unknown := options.keys() - inspect.signature(train).parameters.keys():
+        name = min(unknown)
+        raise ValueError(
+            f"a text encoder of kind {kind!r} has no option {name!r}: leave it out "
+            f"(~text_encoder.{name}), or choose what has it"
+        )
+    return train(texts, **options)
 
 
 def from_dict(state: dict) -> CTCTextEncoder:

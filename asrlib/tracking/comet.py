@@ -11,6 +11,11 @@ from matplotlib.figure import Figure
 from asrlib.data import SAMPLE_RATE
 from asrlib.files import write_atomically
 
+INSTEAD = (
+    "or log offline (writer.others.comet.mode=offline) and `comet upload` later; "
+    "or train with writer=local"
+)
+
 
 class CometMLWriter:
     """Logs to one CometML experiment, which a resumed training goes on with.
@@ -23,7 +28,7 @@ class CometMLWriter:
 
     Raises:
         ImportError: comet-ml is not installed.
-        RuntimeError: online, but there is no key.
+        RuntimeError: online, but there is no key, or CometML cannot be reached.
     """
 
     def __init__(self, run_dir: Path | str, settings: dict, project: str, name: str, mode: str):
@@ -36,10 +41,7 @@ class CometMLWriter:
         except ImportError as error:
             raise ImportError("writer=cometml needs `pip install comet-ml`") from error
         if not offline and not comet_ml.config.get_config("comet.api_key"):
-            raise RuntimeError(
-                "no CometML key: set COMET_API_KEY; or log offline (writer.others.comet.mode=offline) and "
-                "`comet upload` later; or train with writer=local"
-            )
+            raise RuntimeError(f"no CometML key: set COMET_API_KEY; {INSTEAD}")
         run_dir = Path(run_dir)
         self._folder = run_dir / "comet"
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -47,20 +49,26 @@ class CometMLWriter:
         known = key_file.exists()
         if not known:
             write_atomically(key_file, comet_ml.generate_guid())
-        self._experiment = comet_ml.start(
-            online=not offline,
-            experiment_key=key_file.read_text(),
-            mode="get_or_create" if known else "create",
-            project_name=project,
-            experiment_config=comet_ml.ExperimentConfig(
-                name=name,
-                offline_directory=str(self._folder),
-                log_code=False,
-                log_git_metadata=False,
-                auto_output_logging=False,
-                display_summary_level=0,
-            ),
+        options = comet_ml.ExperimentConfig(
+            name=name,
+            offline_directory=str(self._folder),
+            log_code=False,
+            log_git_metadata=False,
+            auto_output_logging=False,
+            display_summary_level=0,
         )
+        try:
+            self._experiment = comet_ml.start(
+                online=not offline,
+                experiment_key=key_file.read_text(),
+                mode="get_or_create" if known else "create",
+                project_name=project,
+                experiment_config=options,
+            )
+        except OSError as error:  # as the errors of requests are
+            raise RuntimeError(
+                f"CometML cannot be reached ({error}): try again; {INSTEAD}"
+            ) from error
         self._experiment.log_parameters(settings)
 
     def rewind(self, step: int, rows: float) -> None:

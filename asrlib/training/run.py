@@ -63,6 +63,8 @@ def build_trainer(
         waveform = WaveformAugmentations(build_named(chosen.waveform), **when)
         train_data = build(config.datasets.train, augmentations=waveform, training=True, seed=seed)
         val_data = build(config.datasets.val)
+        if not any(u.text for u in val_data.utterances):
+            raise ValueError("dev has no transcripts, and without them nothing can be selected")
         facts = describe(train_data, val_data, options.accumulate * world.size)
         if start is not None:
             saving.refuse_changes(start, config, facts, options.accept_changes)

@@ -116,9 +116,11 @@ class Trainer:
         return self.progress
 
     def _train(self) -> None:
+        shortened = False
         if self.start is not None:
             saving.resume(self, self.start)
-            self.progress.finished = self._is_finished()  # by what the options are now
+            was_finished, self.progress.finished = self.progress.finished, self._is_finished()
+            shortened = self.progress.finished and not was_finished  # by what the options are now
             self.world.tell(f"going on from {self.start.name}, after {self._epochs:.2f} epochs")
         progress, options = self.progress, self.options
         if self.writer is not None:  # also of a run that never came to a checkpoint
@@ -131,11 +133,13 @@ class Trainer:
             self._set_training_mode()
             try_worst_batches(self)
         self._lapped = self._saved = time.monotonic()
+        if shortened and (progress.batches_done or progress.epoch % options.eval_every):
+            self._save(self._validate(progress.epoch))  # of what came after the last evaluation
         while not progress.finished:
             self._train_epoch()
             epoch = progress.epoch + 1
             evaluated = epoch == options.epochs or epoch % options.eval_every == 0
-            is_best = evaluated and self._validate()
+            is_best = evaluated and self._validate(epoch)
             progress.epoch, progress.batches_done = epoch, 0
             progress.finished = self._is_finished()
             if evaluated:
@@ -252,9 +256,9 @@ class Trainer:
         if self.writer is not None:
             self.writer.close()
 
-    def _validate(self) -> bool:
-        """Evaluates on dev, logs, and says whether this is the best so far."""
-        progress, epoch = self.progress, self.progress.epoch + 1
+    def _validate(self, epoch: int) -> bool:
+        """Evaluates on dev after ``epoch`` epochs, logs, and says whether this is the best so far."""
+        progress = self.progress
         with nullcontext() if self.average is None else self.average.applied():
             evaluation = evaluate(
                 self.val_loader,
@@ -278,8 +282,6 @@ class Trainer:
             raise ValueError(
                 "no recording of dev that has a transcript can be read, and without them nothing can be "
                 "selected"
-                if evaluation.skipped
-                else "dev has no transcripts, and without them nothing can be selected"
             )
         losses = {f"loss_{name}_val": part for name, part in evaluation.loss_parts.items()}
         scores = {"loss_val": evaluation.loss, "WER_val": errors.wer, "CER_val": errors.cer}
