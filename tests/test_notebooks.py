@@ -1,5 +1,6 @@
 """Notebooks: what a session's end cuts short goes on in the next, and nothing is done twice."""
 
+import inspect
 import json
 import os
 import re
@@ -32,6 +33,7 @@ from asrlib.metrics.analysis import (
 )
 from asrlib.metrics.points import points
 from asrlib.result import load_results, save_results
+from asrlib.text import BPETextEncoder, CTCTextEncoder
 from asrlib.training.stopping import STATUS
 from notebooks import run_stages
 from notebooks.run_stages import NOTEBOOKS, ProfileError, load_profile, parameters_of
@@ -66,6 +68,17 @@ def test_every_profile_names_notebooks_parameters_and_experiments_that_are_there
         experiment = stage.get("parameters", {}).get("experiment")
         if experiment is not None:
             assert compose("train", f"experiment={experiment}").name
+
+
+def test_the_labels_that_the_ablation_compares_have_no_option_of_each_other():
+    cells = nbformat.read(NOTEBOOKS / "5_ablation_bpe.ipynb", as_version=4).cells
+    source = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+    exec(source, chosen := {})
+    for options in chosen["labels"].values():
+        overrides = f"experiment={chosen['experiment']}", *chosen["data"], *options
+        section = compose("train", *overrides).text_encoder
+        encoder = {"char": CTCTextEncoder, "bpe": BPETextEncoder}[section.kind]
+        assert {*section} - {"kind"} <= inspect.signature(encoder.train).parameters.keys()
 
 
 @pytest.mark.parametrize(
