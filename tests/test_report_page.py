@@ -145,7 +145,7 @@ def test_commands_name_what_there_is_today_where_a_row_named_what_has_changed(at
     told = texts("reproduce")
     assert "outputs/mini-ctc-gpu" not in told and "data/lm3.arpa.gz" not in told
     parts = dict(re.findall(r"^### (\S+)\n(.*?)(?=^### |\Z)", told, re.MULTILINE | re.DOTALL))
-    for name in ("flagship-ctc", "flagship-longer", "flagship-longest"):
+    for name in ("flagship-ctc", "flagship-longer", "flagship-longest", "flagship-phones"):
         words = shlex.split("".join(re.findall(r"```bash\n(.*?)```", parts[name], re.DOTALL)))
         assert not [w for w in words if w.rpartition("=")[2] == "checkpoints/shipped"], name
         assert f"inferencer.from_pretrained=outputs/{name}" in words

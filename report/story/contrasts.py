@@ -97,6 +97,7 @@ CONTRASTS = (
         "flagship-longest",
     ),
     ("ten epochs more, with phones and less dropout", "flagship-longest", "flagship-phones"),
+    ("seven epochs more of the same", "flagship-phones", "flagship-phones-longer"),
     *(
         (
             f"augmentation of {what}, not none; {start}",

@@ -38,7 +38,7 @@ INSTEAD_OF = {  # for the rows of one model
             "checkpoints/shipped": f"outputs/{name}",
             "report/results/shipped.json": f"report/results/{name}.json",
         }
-        for name in ("flagship-ctc", "flagship-longer", "flagship-longest")
+        for name in ("flagship-ctc", "flagship-longer", "flagship-longest", "flagship-phones")
     },
 }
 
