@@ -98,6 +98,11 @@ CONTRASTS = (
     ),
     ("ten epochs more, with phones and less dropout", "flagship-longest", "flagship-phones"),
     ("seven epochs more of the same", "flagship-phones", "flagship-phones-longer"),
+    (
+        "the mean of the weights of the two before, not the last",
+        "flagship-phones-longer",
+        "flagship-phones-soup",
+    ),
     *(
         (
             f"augmentation of {what}, not none; {start}",
