@@ -110,9 +110,9 @@ def logged() -> Iterator[str | Picture]:
         yield (
             "After each evaluation, beside the scalars: random utterances of train and dev with what was "
             "said, what was recognised, CER and WER; spectrograms and audio of an utterance of train as the "
-            "model saw it and before augmentation, and of one of dev. Of the model that is shipped, after "
-            "its last epoch (recordings are left out, as they are not ours; of the texts, the best and "
-            f"the worst of dev are in {link('report/shipped-samples.md', 'a table')}):"
+            "model saw it and before augmentation, and of one of dev. Of the last training of the model that "
+            "is shipped, after its last epoch (recordings are left out, as they are not ours; of the texts, "
+            f"the best and the worst of dev are in {link('report/shipped-samples.md', 'a table')}):"
         )
     for path in found:
         yield Picture(path, f"Spectrogram: {path.stem.replace('-', ' ')}")

@@ -49,8 +49,14 @@ def stages() -> Iterator[str]:
     whole = next((row for row in found if row.name == name), None)
     if whole is None:
         return
-    entries, hours = [], 0.0
+    entries, means, hours = [], [], 0.0
     for command in whole.command.split(" && ")[:-1]:
+        if "asrlib.soup" in command:
+            out, *runs = (f"`{Path(run).name}`" for run in shlex.split(command)[3:])
+            means.append(
+                f"{out} is the mean of the weights of {' and '.join(runs)} (`asrlib.soup`)."
+            )
+            continue
         words = _words(command)
         path = EXPERIMENTS / f"{words['experiment']}.yaml"
         stage = words.get("name") or compose("train", f"experiment={path.stem}").name
@@ -67,6 +73,7 @@ def stages() -> Iterator[str]:
         hours = row.train_hours
     yield "**The model that is shipped**, in trainings that each begin with the weights of the one before:"
     yield table(entries)
+    yield from means
 
 
 def recipes() -> Iterator[str]:
