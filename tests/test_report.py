@@ -55,7 +55,8 @@ def test_the_readme_shows_the_rows_of_the_shipped_model_and_of_the_best_on_an4(m
 @pytest.mark.parametrize("name", TABLES)
 def test_the_report_shows_all_published_rows(name, monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert results_table(name) in (ROOT / "report/report.md").read_text(encoding="utf-8")
+    page = (ROOT / "report/report.md").read_text(encoding="utf-8").splitlines()
+    assert {*results_table(name).splitlines()} <= {*page}
 
 
 def test_every_fault_was_injected_and_what_was_promised_was_kept():
