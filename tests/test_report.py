@@ -55,8 +55,12 @@ def test_the_readme_shows_the_rows_of_the_shipped_model_and_of_the_best_on_an4(m
 @pytest.mark.parametrize("name", TABLES)
 def test_the_report_shows_all_published_rows(name, monkeypatch):
     monkeypatch.chdir(ROOT)
-    page = (ROOT / "report/report.md").read_text(encoding="utf-8").splitlines()
-    assert {*results_table(name).splitlines()} <= {*page}
+    page = (ROOT / "report/report.md").read_text(encoding="utf-8")
+
+    def rows(table):  # without the file's name: a row that stands in several has that of one
+        return {line.rpartition(" | [")[0] for line in table.splitlines()}
+
+    assert rows(results_table(name)) <= rows(page)
 
 
 def test_every_fault_was_injected_and_what_was_promised_was_kept():

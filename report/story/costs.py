@@ -76,8 +76,8 @@ def recognition() -> Iterator[str]:
         return
     yield (
         f"The shipped model beside PocketSphinx with its default model; {found[0]['threads']} cores, "
-        "loading apart. Compare rows of one machine, on the same data: PocketSphinx gains more by a newer "
-        "CPU than we do. Rows of an older commit had another search."
+        "loading apart. Compare rows of one machine, on the same data: PocketSphinx's own speed differs "
+        "threefold between them. Rows of an older commit had another search, and the model before."
     )
     yield table(
         {

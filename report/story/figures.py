@@ -97,7 +97,7 @@ def _logarithmic(axes: Axes) -> None:
 def decoders(systems: dict[str, dict[str, list[Result]]]) -> Picture:
     """WER of models {name: {decoder: rows}}: means as points; bars are intervals, or the range of seeds."""
     names = list(dict.fromkeys(name for found in systems.values() for name in found))
-    figure = new_figure(9, 0.75 + 0.62 * len(systems) + 0.12 * len(names))
+    figure = new_figure(9, 0.75 + 0.62 * len(systems) + 0.22 * len(names))
     axes = figure.subplots()
     for place, decoder in enumerate(names):
         for height, found in enumerate(systems.values()):
@@ -119,11 +119,11 @@ def decoders(systems: dict[str, dict[str, list[Result]]]) -> Picture:
                 else None,
             )
     axes.set_yticks(range(len(systems)), list(systems))
-    axes.invert_yaxis()
+    axes.set_ylim(len(systems) - 0.4, -0.6)
     axes.set(xlabel="WER (%)")
     axes.set_xlim(left=0)
     axes.grid(axis="x", alpha=0.3)
-    figure.legend(loc="outside lower left", ncols=2, frameon=False)  # the names are long
+    figure.legend(loc="outside lower left", frameon=False)  # in one column: the names are long
     return saved(figure, "decoders", "Word error rates of every decoder on every model")
 
 

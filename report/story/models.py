@@ -51,7 +51,7 @@ def headline() -> Iterator[str]:
         yield (
             f"**The model that is shipped** is `{name}`: its {link(CARD, 'card')} has data, licences and "
             f"limits, {link('report/shipped-samples.md', 'a table')} its best and worst dev utterances; how "
-            "it was made is in part 3, its learning curve in part 4."
+            "it was made is in part 3, learning curves are in part 4."
         )
     yield folded("All rows", results_table("models"))
     used = {name for row in published for name in (corpus(row), row.test_data.split()[0])}
