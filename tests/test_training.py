@@ -55,10 +55,10 @@ def test_resumed_equals_uninterrupted(corpus, tmp_path, options):
     first = build_trainer(tiny_config(corpus, tmp_path / "halves", *options))
     validate = first._validate
 
-    def cut():
+    def cut(epoch):
         if first.progress.epoch == 1:
             raise RuntimeError("power cut")
-        return validate()
+        return validate(epoch)
 
     first._validate = cut
     with pytest.raises(RuntimeError, match="power cut"):

@@ -139,12 +139,12 @@ def notes() -> Iterator[str]:
 
 
 def _as_markdown(text: str) -> Iterator[str]:
-    """Lists need an empty line before them, commands are code."""
-    before = ""
+    """Lists need an empty line before them; commands are code, and so is what goes on with one, indented."""
+    before, was_command = "", False
     for line in text.splitlines():
-        command, was_command = COMMAND.match(line), COMMAND.match(before)
+        command = bool(COMMAND.match(line)) or (was_command and line.startswith("  "))
         starts_list = line.startswith("* ") and not before.startswith(("* ", "  "))
-        if before and (starts_list or bool(command) != bool(was_command)):
+        if before and (starts_list or command != was_command):
             yield ""
         yield f"    {line}" if command else line.replace("_", r"\_")
-        before = line
+        before, was_command = line, command
