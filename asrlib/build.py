@@ -4,7 +4,6 @@ A section of the configuration names its class under ``_target_`` (Hydra's ``ins
 checkpoint brings its own configuration, only targets inside asrlib are followed.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -17,9 +16,8 @@ from torch import nn
 
 from asrlib.decoding.contract import Decoder, reads
 from asrlib.model import LogMel
+from asrlib.options import unknown_named
 from asrlib.text import CTCTextEncoder
-
-UNEXPECTED = re.compile(r"got an unexpected keyword argument '(\w+)'")
 
 
 def build(section: Mapping, **arguments: Any) -> Any:
@@ -32,17 +30,11 @@ def build(section: Mapping, **arguments: Any) -> Any:
     if "_target_" not in section:
         raise ValueError(f"no _target_ in {section}")
     _refuse_foreign_targets(section)
-    try:
-        return hydra.utils.instantiate(section, _convert_="all", **arguments)
-    except InstantiationException as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, TypeError) and (name := UNEXPECTED.search(str(cause))):
-            # mostly, an experiment has set it for another choice of the same group
-            raise ValueError(
-                f"{section['_target_']} has no option {name[1]!r}: leave it out (~SECTION.{name[1]}), "
-                "or choose what has it"
-            ) from None
-        raise cause from None
+    with unknown_named():
+        try:
+            return hydra.utils.instantiate(section, _convert_="all", **arguments)
+        except InstantiationException as error:
+            raise (error.__cause__ or error) from None
 
 
 def _refuse_foreign_targets(section: Any) -> None:

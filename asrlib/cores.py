@@ -4,9 +4,8 @@ import math
 import os
 from pathlib import Path
 
-QUOTA = Path(
-    "/sys/fs/cgroup/cpu.max"
-)  # of a container: microseconds of CPU in a period, and the period
+# Of a container: microseconds of CPU in a period, and the period.
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def usable_cores() -> int:

@@ -27,10 +27,8 @@ from asrlib.checkpoint import (
 )
 from asrlib.result import command_line, training_commands
 
-MADE_BY = (
-    "model",
-    "features",
-)  # sections of the configuration that must be the same, but for these:
+# Sections of the configuration that must be the same, but for the options in training.
+MADE_BY = ("model", "features")
 IN_TRAINING = ("dropout", "stochastic_depth", "sampling", "intermediate_layers")
 
 

@@ -125,10 +125,15 @@ def parameters_of(notebook: Path) -> set[str]:
 
     Read as Python: papermill's own inspection loses a line whose comment has a "=".
     """
-    cells = nbformat.read(notebook, as_version=4).cells
-    source = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
-    assigned = [node for node in ast.parse(source).body if isinstance(node, ast.Assign)]
+    parsed = ast.parse(parameters_cell(notebook))
+    assigned = [node for node in parsed.body if isinstance(node, ast.Assign)]
     return {name.id for node in assigned for name in ast.walk(node) if _is_set(name)}
+
+
+def parameters_cell(notebook: Path) -> str:
+    """The source of the cell with the tag "parameters"."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    return next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
 
 
 def _is_set(node: ast.AST) -> bool:

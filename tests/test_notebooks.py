@@ -36,7 +36,13 @@ from asrlib.result import load_results, save_results
 from asrlib.text import BPETextEncoder, CTCTextEncoder
 from asrlib.training.stopping import STATUS
 from notebooks import run_stages
-from notebooks.run_stages import NOTEBOOKS, ProfileError, load_profile, parameters_of
+from notebooks.run_stages import (
+    NOTEBOOKS,
+    ProfileError,
+    load_profile,
+    parameters_cell,
+    parameters_of,
+)
 from tests.corpus import write_custom_dir
 
 ALL = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
@@ -71,9 +77,7 @@ def test_every_profile_names_notebooks_parameters_and_experiments_that_are_there
 
 
 def test_the_labels_that_the_ablation_compares_have_no_option_of_each_other():
-    cells = nbformat.read(NOTEBOOKS / "5_ablation_bpe.ipynb", as_version=4).cells
-    source = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
-    exec(source, chosen := {})
+    exec(parameters_cell(NOTEBOOKS / "5_ablation_bpe.ipynb"), chosen := {})
     for options in chosen["labels"].values():
         overrides = f"experiment={chosen['experiment']}", *chosen["data"], *options
         section = compose("train", *overrides).text_encoder

@@ -166,17 +166,16 @@ class SpeechDataset(torch.utils.data.Dataset):
 
 def _only(index: Index, path: str) -> Index:
     """What of ``index`` the file names."""
-    # not a set: what is missing is named in the file's order
     lines = map(str.strip, Path(path).read_text("utf-8").split("\n"))
-    wanted = dict.fromkeys(filter(None, lines))
-    kept = Index([u for u in index.utterances if u.id in wanted], index.skipped)
-    there = {u.id for u in kept.utterances}
-    kept.skipped |= {
+    wanted = dict.fromkeys(filter(None, lines))  # in the file's order
+    kept = [u for u in index.utterances if u.id in wanted]
+    there = {u.id for u in kept}
+    missing = {
         id: f"{id}: the data do not have it (it is named in {path})"
         for id in wanted
         if id not in there
     }
-    return kept
+    return Index(kept, index.skipped | missing)
 
 
 def _untrainable(utterance: Utterance, min_duration: float, max_duration: float) -> str | None:

@@ -164,7 +164,7 @@ def _read(read: Callable[[Path], Any], path: Path) -> Any:
     try:
         return read(path)
     except (OSError, RuntimeError) as error:
-        if "gzip" not in str(error) or path.suffix != ".gz":
+        if "gzip" not in str(error):
             raise
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / path.stem

@@ -1,9 +1,9 @@
 """Text: one normaliser, and encoders between text and label ids."""
 
-import inspect
 from collections.abc import Iterable
 from typing import Any
 
+from asrlib.options import unknown_named
 from asrlib.text.bpe import BPETextEncoder
 from asrlib.text.char import BLANK, CTCTextEncoder, collapse
 from asrlib.text.normalize import ALPHABET, normalize, unspoken
@@ -30,14 +30,8 @@ def learn(texts: Iterable[str], kind: str, **options: Any) -> CTCTextEncoder:
         ValueError: a kind that this version does not know, or an option that it does not have; or what
             ``train`` raises.
     """
-    train = _class_of(kind).train
-    if unknown := options.keys() - inspect.signature(train).parameters.keys():
-        name = min(unknown)
-        raise ValueError(
-            f"a text encoder of kind {kind!r} has no option {name!r}: leave it out "
-            f"(~text_encoder.{name}), or choose what has it"
-        )
-    return train(texts, **options)
+    with unknown_named("text_encoder"):
+        return _class_of(kind).train(texts, **options)
 
 
 def from_dict(state: dict) -> CTCTextEncoder:
