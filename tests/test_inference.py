@@ -1,5 +1,6 @@
 """Inference on anything: whatever can be read gets its text, the rest is named; nothing is lost."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -234,15 +235,40 @@ def test_a_containers_share_of_the_cores_counts(tmp_path, monkeypatch, quota, ex
 
 def test_what_is_compiled_needs_no_place_on_disk(monkeypatch):
     compiled = pytest.importorskip("asrlib.compiled")
-    njit = compiled.numba.njit
 
-    def without_place(*functions, cache=False):
-        if cache:
-            raise RuntimeError("no locator available")
-        return njit(*functions)
+    def without_place(function):
+        raise RuntimeError("cannot cache function: no locator available for this file")
 
-    monkeypatch.setattr(compiled.numba, "njit", without_place)
+    monkeypatch.setattr(compiled, "_SharedCache", without_place)
     assert compiled.compiled(lambda x: x + 1)(1) == 2
+
+
+def test_while_one_process_keeps_what_it_compiled_no_other_reads_or_writes(tmp_path, monkeypatch):
+    compiled = pytest.importorskip("asrlib.compiled")
+    fcntl, caching = pytest.importorskip("fcntl"), pytest.importorskip("numba.core.caching")
+    cache_file = caching.IndexDataCacheFile
+    (tmp_path / "asrlib_filling.py").write_text("def fill(x):\n    x[:] = 7\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    function = importlib.import_module("asrlib_filling").fill
+    first, second = compiled.compiled(function), compiled.compiled(function)
+    kept, save = [], cache_file._save_data
+
+    def save_alone(self, name, data):
+        with (Path(self._cache_path) / compiled.LOCK).open() as lock:
+            for kind in (fcntl.LOCK_EX, fcntl.LOCK_SH):
+                with pytest.raises(BlockingIOError):
+                    fcntl.flock(lock, kind | fcntl.LOCK_NB)
+        kept.append(name)
+        save(self, name, data)
+
+    monkeypatch.setattr(cache_file, "_save_data", save_alone)
+    x = np.zeros(6)
+    first(x)
+    second(x[::2])  # its types are others
+    assert len(set(kept)) == 2
+    third = compiled.compiled(function)
+    third(x)
+    assert third.stats.cache_hits and len(kept) == 2
 
 
 def test_fewer_processes_than_one_are_refused(trained, tmp_path):
