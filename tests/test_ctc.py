@@ -102,3 +102,11 @@ def test_what_lies_beyond_the_lengths_changes_nothing():
     assert torch.equal(found, expected)
     assert torch.equal(longer.grad[:, :20], once.grad)
     assert not longer.grad[:, 20:].any()
+
+
+@pytest.mark.parametrize("label", [-1, 9, 2**40])
+def test_a_label_that_the_model_does_not_have_is_an_error(label):
+    logits, frames, targets, lengths = drawn(20, 9, 6, scale=1)
+    targets[1, 2] = label
+    with pytest.raises(ValueError, match="a label that log_probs do not"):
+        ctc_losses(logits.float().log_softmax(-1), frames, targets, lengths)

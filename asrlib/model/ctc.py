@@ -50,6 +50,9 @@ def ctc_losses(
         frames: T' of each utterance, int64 [B].
         targets: label ids, int64 [B, U]; beyond each length anything.
         target_lengths: int64 [B].
+
+    Raises:
+        ValueError: a target that is no label of ``log_probs``.
     """
     return _Losses.apply(log_probs.contiguous(), frames, targets, target_lengths)
 
@@ -164,6 +167,8 @@ def _distinct(text, vocabulary):
     labels, place = [BLANK], np.zeros(2 * len(text) + 1, np.int64)
     seen = np.full(vocabulary, -1)
     for i, label in enumerate(text):
+        if not 0 <= label < vocabulary:  # nothing else would keep it from writing beyond the arrays
+            raise ValueError("targets have a label that log_probs do not")
         if seen[label] < 0:
             seen[label] = len(labels)
             labels.append(label)
