@@ -110,7 +110,9 @@ def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
     Raises:
         ValueError: its parameters were others.
     """
-    flat = load_file(path / "optimizer.safetensors") | read_state(path)["optimizer"]
+    # copies: the file is mapped into memory, and may be removed or written over while training goes on
+    tensors = {k: v.clone() for k, v in load_file(path / "optimizer.safetensors").items()}
+    flat = tensors | read_state(path)["optimizer"]
     states: dict[int, dict] = {}
     for key, value in flat.items():
         parameter, name = key.split("/")

@@ -84,6 +84,19 @@ def test_a_finished_training_is_left_as_it_is(corpus, tmp_path):
     assert rows(tmp_path) == before
 
 
+def test_what_becomes_of_a_checkpoint_does_not_reach_the_training_that_goes_on(corpus, tmp_path):
+    train(tiny_config(corpus, tmp_path, "trainer.epochs=1"))
+    trainer = build_trainer(tiny_config(corpus, tmp_path, "trainer.epochs=1"))
+    saving.resume(trainer, trainer.start)
+    moments = [state["exp_avg"] for state in trainer.optimizer.state.values()]
+    before = [moment.clone() for moment in moments]
+    assert any(moment.any() for moment in before)
+    for path in trainer.start.glob("*.safetensors"):
+        with path.open("r+b") as file:  # in place, as cp does
+            file.write(bytes(path.stat().st_size))
+    assert all(torch.equal(*pair) for pair in zip(moments, before, strict=True))
+
+
 def test_accumulated_small_batches_make_the_step_of_one_large_batch(corpus, tmp_path):
     quiet = ["augmentations=none", "model.dropout=0", "trainer.epochs=1", "optimizer.lr=1e-4"]
     large = build_trainer(tiny_config(corpus, tmp_path / "l", *quiet, "trainer.batch_seconds=1e6"))
