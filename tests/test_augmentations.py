@@ -179,6 +179,26 @@ def test_a_probability_outside_0_to_1_is_an_error(p):
             augmentation(p=p)
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "named"),
+    [
+        (Gain, {"low_db": 6, "high_db": -12}, r"Gain: \[low_db, high_db\] .* not \[6, -12\]"),
+        (ColoredNoise, {"low_snr_db": 40, "high_snr_db": 10}, "low_snr_db, high_snr_db"),
+        (ColoredNoise, {"exponents": (2, 1)}, "exponents"),
+        (ColoredNoise, {"high_snr_db": np.inf}, "high_snr_db"),
+        (NoiseFiles, {"low_snr_db": 40}, "low_snr_db, high_snr_db"),
+    ],
+)
+def test_ranges_that_cannot_be_drawn_from_are_errors(noise_dir, kind, options, named):
+    with pytest.raises(ValueError, match=named):
+        kind(str(noise_dir), **options) if kind is NoiseFiles else kind(**options)
+
+
+def test_what_is_the_same_in_all_epochs_does_not_begin_later():
+    with pytest.raises(ValueError, match="from_epoch=3"):
+        WaveformAugmentations({"gain": Gain()}, seed=0, from_epoch=3, fixed=True)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 30_000), st.sampled_from([0.5, 0.9, 0.95, 1.0, 1.05, 1.1, 2.0]))
 def test_speed_changes_the_duration_by_the_factor_it_foretells(samples, factor):
@@ -425,8 +445,11 @@ def test_the_number_of_adaptive_masks_follows_the_length():
 
 
 def test_impossible_masks_and_warps_are_errors():
-    with pytest.raises(ValueError, match=r"time_mask_rate=-0\.1"):
-        SpecAugment(time_mask_rate=-0.1)
+    for wrong in ("time_mask_rate", "time_fraction", "frequency_width", "time_masks"):
+        with pytest.raises(ValueError, match="SpecAugment"):
+            SpecAugment(**{wrong: -1})
+    with pytest.raises(ValueError, match=r"time_fraction=1\.5"):
+        SpecAugment(time_fraction=1.5)
     with pytest.raises(ValueError, match="width=0"):
         TimeWarp(width=0)
 

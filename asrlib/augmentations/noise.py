@@ -34,7 +34,8 @@ class ColoredNoise(WaveformAugmentation):
         p: float = 0.5,
     ):
         super().__init__(p)
-        self.snr_db, self.exponents = (low_snr_db, high_snr_db), tuple(exponents)
+        self.snr_db = self._decibels("snr_db", low_snr_db, high_snr_db)
+        self.exponents = self._range("exponents", exponents, 0.0, 10.0)
 
     def apply(self, audio, rng):
         snr_db, exponent = rng.uniform(*self.snr_db), rng.uniform(*self.exponents)
@@ -66,7 +67,7 @@ class NoiseFiles(WaveformAugmentation):
     ):
         super().__init__(p)
         self.recordings = Recordings(data_dir, files)
-        self.snr_db = (low_snr_db, high_snr_db)
+        self.snr_db = self._decibels("snr_db", low_snr_db, high_snr_db)
 
     def apply(self, audio, rng):
         noise = self.recordings.draw(rng)

@@ -102,8 +102,11 @@ class SpecAugment(SpectrogramAugmentation):
         self.frequency_masks, self.frequency_width = frequency_masks, frequency_width
         self.time_masks, self.time_width = time_masks, time_width
         self.time_fraction, self.time_mask_rate = time_fraction, time_mask_rate
-        if time_mask_rate is not None and time_mask_rate < 0:
-            raise ValueError(f"SpecAugment: time_mask_rate={time_mask_rate} is negative")
+        least = min(frequency_masks, frequency_width, time_masks, time_width, time_mask_rate or 0)
+        if least < 0 or not 0 <= time_fraction <= 1:
+            raise ValueError(
+                f"SpecAugment: {least} is negative, or time_fraction={time_fraction} is no share"
+            )
 
     def forward(self, spectrogram, lengths, rngs):
         batch_size, n_mels, n_frames = spectrogram.shape

@@ -44,9 +44,12 @@ class WaveformAugmentation:
         if len(low_high) != 2 or not least <= low_high[0] <= low_high[1] <= most:
             raise ValueError(
                 f"{type(self).__name__}: {name} must be [low, high] within {least} and {most}, "
-                f"not {low_high}"
+                f"not {[*low_high]}"
             )
         return float(low_high[0]), float(low_high[1])
+
+    def _decibels(self, unit: str, low: float, high: float) -> tuple[float, float]:
+        return self._range(f"[low_{unit}, high_{unit}]", (low, high), -200.0, 200.0)
 
 
 class Speed(WaveformAugmentation):
@@ -96,7 +99,7 @@ class Gain(WaveformAugmentation):
 
     def __init__(self, low_db: float = -12.0, high_db: float = 6.0, p: float = 1.0):
         super().__init__(p)
-        self.low_db, self.high_db = low_db, high_db
+        self.low_db, self.high_db = self._decibels("db", low_db, high_db)
 
     def apply(self, audio, rng):
         return np.clip(audio * 10 ** (rng.uniform(self.low_db, self.high_db) / 20), -1.0, 1.0)
@@ -121,6 +124,8 @@ class WaveformAugmentations:
     ):
         self.augmentations, self.seed = dict(augmentations), seed
         self.from_epoch, self.fixed = from_epoch, fixed
+        if fixed and from_epoch:
+            raise ValueError(f"fixed augmentations do not begin later: from_epoch={from_epoch}")
 
     def __call__(self, audio: np.ndarray, epoch: int, utterance_id: str) -> np.ndarray:
         for augmentation, rng in self._draws(epoch, utterance_id):
