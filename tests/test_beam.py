@@ -192,6 +192,23 @@ def test_a_prior_is_divided_out_of_every_frame(weight):
     assert nbest_of_one(decoder, log_probs) != found
     decoder.prior_weight = weight
     assert decode_one(decoder, torch.full((3, 4), -math.inf)).score == -math.inf
+    unknown = BeamDecoder(CHARACTERS)
+    unknown.prior_weight = weight
+    with pytest.raises(ValueError, match="needs a label_prior"):
+        decode_one(unknown, log_probs)
+
+
+def test_only_what_forks_compiles_before(monkeypatch):
+    decoder, decoded = BeamDecoder(CHARACTERS, processes=2), []
+    search = decoder._decode
+    monkeypatch.setattr(decoder, "_decode", lambda task: decoded.append(task) or search(task))
+    one, length = random_log_probs(5, 4, 0)[None], torch.tensor([5])
+    decoder(one, length)
+    assert len(decoded) == 1  # by itself: no process is made
+    for _ in range(2):
+        decoder(one.expand(2, -1, -1), length.expand(2))
+    assert len(decoded) == 2  # once, for the pool's processes
+    decoder._workers.close()
 
 
 PATHS = st.lists(st.integers(0, 3), max_size=30)

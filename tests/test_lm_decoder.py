@@ -262,6 +262,31 @@ def test_workers_give_the_same_in_the_same_order(arpa, pool):
     assert pool(log_probs[:3], torch.tensor([0, 12, 0]))[0] == Hypothesis("", 0.0, [], [])
 
 
+class Odd(Exception):  # noqa: N818
+    """Cannot be made again of its text alone, as pickle would."""
+
+    def __init__(self, what, where):
+        super().__init__(f"{what} at {where}")
+
+
+@pytest.mark.parametrize(
+    ("error", "arrives", "told"),
+    [
+        (KeyError("x"), KeyError, "x"),
+        (Odd("nothing", "all"), RuntimeError, "Odd: nothing at all"),
+        (ValueError("big", iter(())), ValueError, "big"),
+        (ValueError("big", lambda: 0), RuntimeError, "ValueError: .*big"),
+    ],
+)
+def test_what_goes_wrong_in_a_worker_is_told(error, arrives, told):
+    def fail(task):
+        raise error
+
+    with pytest.raises(arrives, match=told) as raised:
+        worker_pool.Workers(2).map(fail, [1, 2])
+    assert "in fail\n" in str(raised.value.__cause__)
+
+
 def test_new_weights_and_hotwords_reach_the_workers(arpa):
     log_probs, lengths = batch(4)
     with LMDecoder(CHARACTERS, arpa, processes=2) as decoder:

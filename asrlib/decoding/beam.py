@@ -124,7 +124,7 @@ class BeamDecoder:
         n, weights = self.beam_width if n is None else min(n, self.beam_width), self._weights()
         tasks = [Task(np.ascontiguousarray(row[:length]), weights, n) for row, length in rows]
         require_sound(task.log_probs for task in tasks)
-        if self.processes > 1 and self._workers.pool is None:  # what is compiled here, they inherit
+        if self._workers.begins_with(tasks):  # what is compiled here, they inherit
             self._decode(Task(np.empty((0, len(self.text_encoder))), weights, 1))
         return self._workers.map(self._decode, tasks)
 

@@ -30,7 +30,12 @@ def require_prior(prior: Sequence[float] | None, weight: float, labels: int) -> 
 
 
 def without_prior(log_probs: Tensor, prior: Sequence[float] | None, weight: float) -> Tensor:
-    """``log_probs`` [..., V] over ``prior`` to the power of ``weight``, scaled to sum to 1 again."""
+    """``log_probs`` [..., V] over ``prior`` to the power of ``weight``, scaled to sum to 1 again.
+
+    Raises:
+        ValueError: as ``require_prior``.
+    """
+    require_prior(prior, weight, log_probs.shape[-1])
     if weight == 0:
         return log_probs
     scaled = log_probs - weight * torch.tensor(list(prior), dtype=log_probs.dtype).log()

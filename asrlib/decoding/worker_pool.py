@@ -14,6 +14,7 @@ Design choices:
 import gc
 import multiprocessing
 import os
+import pickle
 import signal
 import traceback
 import weakref
@@ -63,7 +64,8 @@ class WorkerPool:
         """Results in the order of the tasks, each as soon as it is there; both are pickled.
 
         Raises (when iterated):
-            RuntimeError: a worker died. What ``function`` raised arrives as it was.
+            RuntimeError: a worker died. What ``function`` raised arrives as it was, or by its name and text
+                where it cannot be pickled.
         """
         try:
             yield from self._map(tasks)
@@ -152,8 +154,17 @@ def _work(
             try:
                 answer = function(task), None, ""
             except Exception as error:
-                answer = None, error, traceback.format_exc()
+                answer = None, _sendable(error), traceback.format_exc()
             connection.send(answer)
+
+
+def _sendable(error: Exception) -> Exception:
+    """``error``, unless it would not arrive: by its class's arguments, or by what it holds."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _end(workers: dict[Connection, BaseProcess], owner: int) -> None:
