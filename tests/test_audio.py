@@ -241,3 +241,9 @@ def test_a_truncated_file_is_named_or_gives_finite_audio(tmp_path, format, share
     else:
         assert 0 < len(audio) <= 32_000
         assert np.isfinite(audio).all()
+
+
+def test_what_may_not_be_written_to_is_copied_for_pytorch():
+    samples = np.zeros(100, np.float32)
+    samples.flags.writeable = False
+    assert to_mono_16k(samples, 16_000).flags.writeable

@@ -221,6 +221,20 @@ def test_a_bad_line_of_a_manifest_is_named(custom_dir, bad):
         manifest_index(path)
 
 
+@pytest.mark.parametrize("duration", ["1.0", -1, 0, float("nan"), []])
+def test_a_duration_of_a_manifest_is_a_number_of_seconds(custom_dir, duration):
+    path = custom_dir / "manifest.jsonl"
+    path.write_text(json.dumps({"path": "audio/a1-ann-b.wav", "duration": duration}))
+    with pytest.raises(ValueError, match=r"line 1: duration=.* is no number of seconds"):
+        manifest_index(path)
+
+
+def test_a_manifest_may_begin_as_windows_editors_do(custom_dir):
+    path = custom_dir / "manifest.jsonl"
+    path.write_text('{"path": "audio/a1-ann-b.wav"}\n', encoding="utf-8-sig")
+    assert [u.id for u in manifest_index(path).utterances] == ["a1-ann-b"]
+
+
 def test_an_id_that_comes_twice_in_a_manifest_is_an_error(custom_dir):
     path = custom_dir / "manifest.jsonl"
     path.write_text('{"path": "audio/a1-ann-b.wav"}\n' * 2)
@@ -289,7 +303,7 @@ def test_a_list_of_ids_chooses_utterances_and_names_what_is_missing(librispeech_
     whole = LibriSpeechDataset(librispeech_dir, ["train", "dev"])
     last, first = whole.utterances[-1], whole.utterances[0]
     listed = tmp_path / "ids.txt"
-    listed.write_text(f"{last.id}\n\nno such id\n{first.id}\r\n", newline="")
+    listed.write_text(f"\ufeff{last.id}\n\nno such id\n{first.id}\r\n", "utf-8", newline="")
     dataset = LibriSpeechDataset(librispeech_dir, ["train", "dev"], only=str(listed))
     assert dataset.utterances == [first, last]  # in the order of the data
     assert "(it is named in " in dataset.skipped["no such id"]
@@ -297,6 +311,9 @@ def test_a_list_of_ids_chooses_utterances_and_names_what_is_missing(librispeech_
     assert dict(dataset.skipped_by_reason()) == dict(whole.skipped_by_reason()) | named
     one = LibriSpeechDataset(librispeech_dir, ["train", "dev"], only=str(listed), limit=1)
     assert one.utterances == [first]
+    for limit in (0, -1):
+        with pytest.raises(ValueError, match=f"limit={limit}"):
+            LibriSpeechDataset(librispeech_dir, ["train"], limit=limit)
     listed.write_text("no such id\n")
     with pytest.raises(ValueError, match="the data do not have it"):
         LibriSpeechDataset(librispeech_dir, ["train"], only=str(listed))

@@ -273,7 +273,8 @@ def test_a_word_may_be_said_in_several_ways(lm_path, phones_of, tmp_path):
     write_lexicon(tmp_path / "one.tsv", {"knight": i})
     said = (tmp_path / "one.tsv").read_text()
     write_lexicon(tmp_path / "two.tsv", {"knight": a})
-    (tmp_path / "both.tsv").write_text(said + (tmp_path / "two.tsv").read_text())
+    both = f"\ufeff{said}\n \n{(tmp_path / 'two.tsv').read_text()}"  # as an editor may leave it
+    (tmp_path / "both.tsv").write_text(both, "utf-8")
     assert read_lexicon(tmp_path / "both.tsv") == {"knight": [i, a]}
     output, options = heard(2, phones_of), {"label_weight": 0.0, "beam_width": 1000, **EXACT}
     scores = [

@@ -218,7 +218,7 @@ def test_the_command_prepares_a_part_as_a_training_would(tmp_path):
     first.write_text("room 5")
     options = ["datasets=an4", f"datasets.root={corpus}", "part=train", f"out={tmp_path / 'out'}"]
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "asrlib.data.shards", *options, "num_workers=1"],
+        [sys.executable, "-W", "error", "-m", "asrlib.data.shards", *options, "num_workers=0"],
         capture_output=True,
         text=True,
         check=False,

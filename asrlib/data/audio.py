@@ -168,7 +168,7 @@ def to_mono_16k(samples: np.ndarray, sample_rate: int) -> np.ndarray:
         samples = soxr.resample(samples, sample_rate, SAMPLE_RATE)
     if samples.size == 0:  # as it came, or less than one sample at 16 kHz
         raise AudioError("no samples")
-    return np.ascontiguousarray(samples)
+    return np.require(samples, requirements=("C", "W"))  # as PyTorch wants it
 
 
 def stream_audio(path: Path | str) -> Iterator[np.ndarray]:

@@ -20,6 +20,7 @@ from asrlib.data.librispeech import librispeech_index
 from asrlib.data.manifest import manifest_index
 from asrlib.data.shard_index import shard_index
 from asrlib.data.utterance import Index, Utterance
+from asrlib.files import read_text
 from asrlib.randomness import generator
 from asrlib.text import CTCTextEncoder, normalize, unspoken
 
@@ -70,7 +71,7 @@ class SpeechDataset(torch.utils.data.Dataset):
         min_duration, max_duration: seconds, for training.
         only: a file of ids, one on each line, to keep only these, in the index's order; an id that is not
             there is left out by name. So a published row's utterances can be had of a whole corpus.
-        limit: keep only this many, the first.
+        limit: keep only this many, the first; at least 1.
         max_item_seconds: longer utterances become a ``LongItem``, without being read unless they
             are augmented (inference).
         seed: of the run, for what ``text_encoder`` draws; training only.
@@ -95,6 +96,8 @@ class SpeechDataset(torch.utils.data.Dataset):
     ):
         self.max_item_seconds, self.seed = max_item_seconds, seed
         self.text_encoder, self.augmentations = text_encoder, augmentations
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit={limit}: at least 1, or null for all")
         if only is not None:
             index = _only(index, only)
         self.skipped = dict(index.skipped)  # path or id → reason, with details in parentheses
@@ -166,7 +169,7 @@ class SpeechDataset(torch.utils.data.Dataset):
 
 def _only(index: Index, path: str) -> Index:
     """What of ``index`` the file names."""
-    lines = map(str.strip, Path(path).read_text("utf-8").split("\n"))
+    lines = map(str.strip, read_text(Path(path)).split("\n"))
     wanted = dict.fromkeys(filter(None, lines))  # in the file's order
     kept = [u for u in index.utterances if u.id in wanted]
     there = {u.id for u in kept}

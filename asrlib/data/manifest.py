@@ -1,20 +1,23 @@
 """A JSON-lines manifest: one object a line with ``path`` and, if known, ``id text speaker duration``."""
 
 import json
+import math
 from pathlib import Path
 
 from asrlib.data.utterance import Index, Utterance
+from asrlib.files import read_text
 
 
 def manifest_index(path: Path | str) -> Index:
     """Index of a manifest; relative audio paths start from the manifest's folder.
 
     Raises:
-        ValueError: a line that is no JSON object with a ``path``, or an id that comes twice.
+        ValueError: a line that is no JSON object with a ``path``, a duration that is no number of seconds, or
+            an id that comes twice.
     """
     path = Path(path)
     index, seen = Index(), set()
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -26,10 +29,13 @@ def manifest_index(path: Path | str) -> Index:
         if id in seen:
             raise ValueError(f"{path}, line {number}: the id {id!r} comes twice")
         seen.add(id)
-        if row.get("duration"):
-            index.utterances.append(
-                Utterance(id, str(audio), row.get("text"), row["duration"], row.get("speaker"))
-            )
+        text, speaker, duration = (row.get(key) for key in ("text", "speaker", "duration"))
+        if duration is None:
+            index.add(id, audio, text, speaker)
+        elif isinstance(duration, (int, float)) and 0 < duration < math.inf:
+            index.utterances.append(Utterance(id, str(audio), text, float(duration), speaker))
         else:
-            index.add(id, audio, row.get("text"), row.get("speaker"))
+            raise ValueError(
+                f"{path}, line {number}: duration={duration!r} is no number of seconds"
+            )
     return index

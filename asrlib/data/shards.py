@@ -53,6 +53,7 @@ def write_shards(
     Args:
         out: a new folder, or one in which the same was begun.
         megabytes: of a shard, as 16-bit samples.
+        num_workers: processes; 0 is 1.
 
     Raises:
         FileExistsError: ``out`` holds finished shards of other data. Unfinished ones are replaced.
@@ -72,7 +73,7 @@ def write_shards(
     paths = [out / f"shard-{number:05d}.{format}" for number in range(len(shares))]
     # spawn: workers without the caller's threads and locks
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, mp_context=spawn) as pool:
+    with ProcessPoolExecutor(max(num_workers, 1), mp_context=spawn) as pool:
         writing = pool.map(_write_shard, shares, paths, [source] * len(paths))
         written = list(tqdm(writing, "shards", len(paths), disable=None))
     skipped, rows, sizes = dict(dataset.skipped), [], {}

@@ -37,11 +37,13 @@ def read_lexicon(path: Path | str) -> dict[str, list[list[int]]]:
     content = Path(path).read_bytes()
     try:
         content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
-        lines = content.decode().splitlines()
+        lines = content.decode("utf-8-sig").splitlines()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no lexicon, or is damaged: {error}") from error
     found: dict[str, list[list[int]]] = {}
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         word, _, phones = line.partition("\t")
         ids = [ID_OF.get(phone) for phone in phones.split()]
         if not word or not ids or None in ids:
