@@ -22,15 +22,23 @@ FLOOR = 1e-7  # of power: rounding to 16 bits leaves some 1e-8 in a bin, so digi
 MIN_VARIANCE = 1e-2  # of log power; silence has none, and must not be blown up to 1
 
 
-def mel_filterbank(n_mels: int, f_min: float, f_max: float, sample_rate: int = 16_000) -> Tensor:
-    """Triangular filters float32 [N_FFT // 2 + 1, n_mels], equidistant in mel (O'Shaughnessy 1987)."""
+def mel_corners(n_mels: int, f_min: float, f_max: float) -> Tensor:
+    """Hertz, float64 [n_mels + 2], equidistant in mel (O'Shaughnessy 1987).
+
+    Filter i has its peak at i + 1, its ends at i and i + 2.
+    """
 
     def to_mel(hertz: Tensor) -> Tensor:
         return 2595.0 * torch.log10(1.0 + hertz / 700.0)
 
     limits = to_mel(torch.tensor([f_min, f_max], dtype=torch.float64))
     mels = torch.linspace(limits[0].item(), limits[1].item(), n_mels + 2, dtype=torch.float64)
-    corners = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
+    return 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
+
+
+def mel_filterbank(n_mels: int, f_min: float, f_max: float, sample_rate: int = 16_000) -> Tensor:
+    """Triangular filters float32 [N_FFT // 2 + 1, n_mels]."""
+    corners = mel_corners(n_mels, f_min, f_max)
     bins = torch.linspace(0, sample_rate / 2, N_FFT // 2 + 1, dtype=torch.float64).unsqueeze(1)
     lower, centre, upper = corners[:-2], corners[1:-1], corners[2:]
     rising, falling = (bins - lower) / (centre - lower), (upper - bins) / (upper - centre)

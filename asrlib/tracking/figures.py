@@ -6,21 +6,16 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from asrlib.model.features import HOP
+from asrlib.data import SAMPLE_RATE
+from asrlib.model.features import HOP, mel_corners
 
-FRAMES_PER_SECOND = 16_000 / HOP
+FRAMES_PER_SECOND = SAMPLE_RATE / HOP
 
 
 def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
-
-
-def mel_frequency(bin: float, n_mels: int, f_min: float, f_max: float) -> float:
-    """Centre of a mel bin in hertz, on the scale of ``asrlib.model.features``."""
-    low, high = (2595 * np.log10(1 + f / 700) for f in (f_min, f_max))
-    return 700 * (10 ** ((low + (bin + 1) * (high - low) / (n_mels + 1)) / 2595) - 1)
 
 
 def spectrogram_figure(spectrogram: np.ndarray, title: str, f_min: float, f_max: float) -> Figure:
@@ -37,8 +32,9 @@ def spectrogram_figure(spectrogram: np.ndarray, title: str, f_min: float, f_max:
         vmax=3.0,
         extent=(0, frames / FRAMES_PER_SECOND, -0.5, n_mels - 0.5),
     )
-    ticks = np.linspace(0, n_mels - 1, 6).round()
-    axes.set_yticks(ticks, [f"{mel_frequency(t, n_mels, f_min, f_max):.0f}" for t in ticks])
+    ticks = np.linspace(0, n_mels - 1, 6).round().astype(int)
+    peaks = mel_corners(n_mels, f_min, f_max)[1:-1]
+    axes.set_yticks(ticks, [f"{peaks[t]:.0f}" for t in ticks])
     axes.set(xlabel="time (s)", ylabel="frequency (Hz)", title=title)
     figure.colorbar(image, ax=axes, label="log power (std. dev.)", extend="both")
     return figure

@@ -113,9 +113,9 @@ def evaluate(
     stop: Callable[[], object] = lambda: False,
     keep: Keep = forget,
 ) -> Evaluation:
-    """Decodes all of ``loader``; texts that are known are scored, and their loss is measured.
+    """Decodes all of ``loader``; texts that are known are scored.
 
-    Leaves the model in evaluation mode.
+    The loss is measured where all texts of a batch are known. Leaves the model in evaluation mode.
 
     Args:
         world: processes of which each has a share of the batches; all return what all of them found.
