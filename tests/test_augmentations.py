@@ -446,7 +446,7 @@ def test_the_number_of_adaptive_masks_follows_the_length():
 
 def test_impossible_masks_and_warps_are_errors():
     for wrong in ("time_mask_rate", "time_fraction", "frequency_width", "time_masks"):
-        with pytest.raises(ValueError, match="SpecAugment"):
+        with pytest.raises(ValueError, match=f"{wrong}=-1 is negative"):
             SpecAugment(**{wrong: -1})
     with pytest.raises(ValueError, match=r"time_fraction=1\.5"):
         SpecAugment(time_fraction=1.5)

@@ -102,10 +102,13 @@ class SpecAugment(SpectrogramAugmentation):
         self.frequency_masks, self.frequency_width = frequency_masks, frequency_width
         self.time_masks, self.time_width = time_masks, time_width
         self.time_fraction, self.time_mask_rate = time_fraction, time_mask_rate
-        least = min(frequency_masks, frequency_width, time_masks, time_width, time_mask_rate or 0)
-        if least < 0 or not 0 <= time_fraction <= 1:
+        counts = "frequency_masks", "frequency_width", "time_masks", "time_width"
+        for name in (*counts, "time_fraction", "time_mask_rate"):
+            if (value := getattr(self, name)) is not None and value < 0:
+                raise ValueError(f"SpecAugment: {name}={value} is negative")
+        if time_fraction > 1:
             raise ValueError(
-                f"SpecAugment: {least} is negative, or time_fraction={time_fraction} is no share"
+                f"SpecAugment: time_fraction={time_fraction} is more than an utterance"
             )
 
     def forward(self, spectrogram, lengths, rngs):
