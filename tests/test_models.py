@@ -293,6 +293,19 @@ def test_bfloat16_comes_near_and_has_a_gradient_and_log_probs_stay_float32(case)
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+def test_where_bfloat16_is_slow_on_a_cpu_it_is_not_used():
+    model, found = DeepSpeech2(N_MELS, 29, size="xxs", cell="lstm"), []
+    for layer in model.modules():
+        if isinstance(layer, (torch.nn.Conv2d, torch.nn.LSTM)):
+            layer.register_forward_hook(lambda layer, _, output: found.append((layer, output)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(torch.randn(2, N_MELS, 60), torch.tensor([60, 40]))
+    first, second, *recurrent = found
+    assert (first[0].in_channels, first[1].dtype) == (1, torch.float32)
+    assert second[1].dtype == torch.bfloat16
+    assert {output[0].dtype for _, output in recurrent} == {torch.float32}
+
+
 def test_the_spectrogram_can_be_changed_on_its_way(model):
     batch = batch_of(clips(), TEXTS)
     seen = {}

@@ -16,7 +16,6 @@ Design choices, where this differs from the paper:
   train without a schedule of their own.
 """
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +42,19 @@ SIZES = {
     "l": Size(channels=32, hidden=1280, layers=7),
 }
 CELLS = {"gru": nn.GRU, "lstm": nn.LSTM}
+
+
+def _apply(layer: nn.Module, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+    """``layer(x)``, on a CPU in float32 where oneDNN's bfloat16 is of no use.
+
+    It has an LSTM for processors with AVX-512 alone; and for a large kernel over a single channel it copies
+    all that the kernel sees at each place, which takes a gigabyte and ten times as long.
+    """
+    unfit = isinstance(layer, nn.LSTM) or getattr(layer, "in_channels", None) == 1
+    if not unfit or x.device.type != "cpu":
+        return layer(x)
+    with torch.autocast("cpu", enabled=False):
+        return layer(x.float())
 
 
 class MaskedConv2d(nn.Module):
@@ -72,7 +84,7 @@ class MaskedConv2d(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """[B, C, F, T], frames [B] → [B, C', F', T'], frames [B]."""
-        x = self.conv(mask_time(x, lengths))
+        x = _apply(self.conv, mask_time(x, lengths))
         batch_size, channels, bins, frames = x.shape
         x = self.norm(x.flatten(1, 2).transpose(1, 2)).transpose(1, 2)
         return self.activation(x).view(batch_size, channels, bins, frames), self.output_length(
@@ -102,13 +114,8 @@ class BidirectionalLayer(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """[B, T', D], frames [B] → [B, T', hidden]; what stands beyond a length has no meaning."""
         normed = self.norm(x)
-        exact = nullcontext()
-        if normed.device.type == "cpu" and isinstance(self.forward_rnn, nn.LSTM):
-            # oneDNN has an LSTM in bfloat16 for processors with AVX-512 alone
-            exact, normed = torch.autocast("cpu", enabled=False), normed.float()
-        with exact:
-            backward = self.backward_rnn(reverse_rows(normed, lengths))[0]
-            y = self.forward_rnn(normed)[0] + reverse_rows(backward, lengths)
+        backward = _apply(self.backward_rnn, reverse_rows(normed, lengths))[0]
+        y = _apply(self.forward_rnn, normed)[0] + reverse_rows(backward, lengths)
         y = self.dropout(y)
         return x + y if self.residual else y
 
