@@ -242,7 +242,7 @@ def test_a_contrast_pairs_seeds_and_doubts_what_few_of_them_say(copy):
 
     one = evidence.contrast(seeds(10), seeds(20, 30))
     assert len(one.differences) == 1 and one.interval is None
-    assert one.verdict == "higher, one seed so far"
+    assert one.verdict == "higher here; one seed, not tested"
     assert evidence.contrast(seeds(10), []) is None
     clear = evidence.contrast(seeds(50, 60, 70), seeds(30, 41, 49))
     assert clear.verdict == "lower" and clear.interval[0] < clear.mean < clear.interval[1] < 0

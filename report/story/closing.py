@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from report.story.evidence import RESULTS, corpus, link, measured, rows, table
+from asrlib.result import Result
+from report.story.evidence import RESULTS, corpus, link, log_paths, measured, rows, table
 
 # what, the file that has it, results that show it: any of these; where they are told
 BONUSES = (
@@ -127,6 +128,16 @@ def limits() -> Iterator[str]:
     single = sorted(
         {r.name for r in trained if len({s.seed for s in trained if s.name == r.name}) == 1}
     )
+
+    def training(row: Result) -> tuple[str, int | None]:
+        return row.command.rpartition(" && ")[0], row.seed
+
+    kept = {training(r) for r in trained if r.seed in log_paths(r.name)}
+    means = {r.name for r in trained if "asrlib.soup" in r.command}
+    lost = {r.name: r for r in trained if training(r) not in kept and r.name not in means}
+    if lost:
+        told = ", ".join(f"`{name}` (seed {row.seed})" for name, row in sorted(lost.items()))
+        yield f"- No log was kept of {told}; of all other trainings there is one, from the first step."
     if single:
         told = ", ".join(f"`{name}`" for name in single)
         yield f"- One seed only, so that luck cannot be told from merit: {told}."
@@ -138,7 +149,7 @@ def limits() -> Iterator[str]:
     if not any("writer=" in row.command for row in found):
         yield (
             "- No training was logged to W&B or CometML, which the course asks for: their logs are the "
-            "local writer's, committed from the first step. `writer=wandb` or `writer=cometml` sends the "
+            "local writer's. `writer=wandb` or `writer=cometml` sends the "
             "same there."
         )
     if all(row.device == "cpu" for row in found):

@@ -201,6 +201,7 @@ def spellers() -> Iterator[str]:
                             "budget": budget,
                             "on": test_data,
                             "decoders": f"{without}; {with_lm}",
+                            "#hours": ", ".join(f"{p[0].train_hours:.1f}" for p in pair),
                             "#CTC, WER %": f"{wer_of(pair[0]):.2f}",
                             "#joint, WER %": f"{wer_of(pair[1]):.2f}",
                         }

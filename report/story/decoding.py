@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from itertools import groupby
 
 from asrlib.metrics.compare import Comparison, Pair
 from asrlib.result import Result
@@ -52,7 +53,8 @@ def decoders() -> Iterator[str | Picture]:
             min(r.wer for rows in systems[name].values() for r in rows),
         ),
     )
-    yield figures.decoders({name: systems[name] for name in order})
+    for corpus, names in groupby(order, lambda name: re.split(r"\W", name.split("\n")[1])[0]):
+        yield figures.decoders(corpus, {name: systems[name] for name in names})
     yield (
         "Points are WERs, means where a model has several seeds. Bars are the 95 % interval of a "
         "single training, and the range of the seeds where there are several."
@@ -107,7 +109,7 @@ def pairs() -> Iterator[str]:
     yield table(
         {
             "model": name,
-            "seed": ", ".join(map(str, _seeds(name, c))) or "unknown",
+            "seed (of one training)": ", ".join(map(str, _seeds(name, c))) or "unknown",
             "#greedy": f"{c.wer_before:.2f}",
             "#with LM": f"{c.wer_after:.2f}",
             "#difference": signed(c.difference),
@@ -152,28 +154,29 @@ def _pairs_table(chosen: list[Pair]) -> str:
 
 
 def decoder_speed() -> Iterator[str]:
-    """Decoders with a language model side by side, from bench-decode.json."""
-    found = measured("bench-decode")
-    if not found:
-        return
-    first = found[0]
-    yield (
-        f"Measured on {first['date'][:10]}; our search has changed since. "
-        f"On {first['data']} ({first['utterances']} utterances, {first['audio_seconds']:.0f} s of "
-        f"speech), {first['threads']} thread, width {first['beam_width']}, α = "
-        f"{first['alpha']:g}, β = {first['beta']:g}:"
-    )
-    yield table(
-        {
-            "decoder": row["decoder"],
-            "#WER %": f"{row['wer']:.2f}",
-            "#CPU seconds": f"{row['seconds']:.3f}",
-            "#times ours": f"{row['ratio_to_asrlib']:.1f}",
-            "#loading, s": f"{row['seconds_loading']:.1f}",
-            "#peak MB": f"{row['peak_mb']:.0f}",
-        }
-        for row in found
-    )
+    """Decoders with a language model side by side, from bench-decode.json: each time that it was run."""
+    times: dict[tuple, list[dict]] = {}
+    for row in measured("bench-decode"):
+        times.setdefault((row["model"], row["data"], row["commit"]), []).append(row)
+    for found in times.values():
+        first = found[0]
+        yield (
+            f"`{first['model']}` on {first['data']} ({first['utterances']} utterances, "
+            f"{first['audio_seconds']:.0f} s of speech), {first['threads']} thread, width "
+            f"{first['beam_width']}, α = {first['alpha']:g}, β = {first['beta']:g}; commit "
+            f"`{first['commit'][:10]}` of {first['date'][:10]}:"
+        )
+        yield table(
+            {
+                "decoder": row["decoder"],
+                "#WER %": f"{row['wer']:.2f}",
+                "#CPU seconds": f"{row['seconds']:.3f}",
+                "#times ours": f"{row['ratio_to_asrlib']:.1f}",
+                "#loading, s": f"{row['seconds_loading']:.1f}",
+                "#peak MB": f"{row['peak_mb']:.0f}",
+            }
+            for row in found
+        )
 
 
 def errors() -> Iterator[str]:

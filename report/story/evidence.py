@@ -22,6 +22,7 @@ from asrlib.result import Result, load_results, markdown_table
 REPORT = Path("report")
 RESULTS, LOGS, ERRORS = REPORT / "results", REPORT / "logs", REPORT / "errors"
 FIGURES, COMPARISONS = REPORT / "figures", REPORT / "comparisons"
+SAMPLES = FIGURES / "samples"  # what the demo's training logged at its end
 EXPERIMENTS = Path("asrlib/configs/experiment")
 CARD = Path("checkpoints/shipped/README.md")  # of the model that is shipped
 T95 = (
@@ -235,7 +236,7 @@ class Contrast:
     def verdict(self) -> str:
         word = "higher" if self.mean > EQUAL else "lower" if self.mean < -EQUAL else "equal"
         if self.interval is None:
-            return f"{word}, one seed so far"
+            return f"{word} here; one seed, not tested"
         if self.interval[0] <= 0 <= self.interval[1]:
             n = len(self.differences)
             lower, higher = (

@@ -81,7 +81,8 @@ def training(name: str, logs: dict[str, list[dict]]) -> Picture:
         loss.plot([], [], color="#444", ls=style, label=label)
     loss.legend()
     if len(logs) > 1:
-        error.legend()
+        lines, labels = error.get_legend_handles_labels()
+        figure.legend(lines, labels, loc="outside lower center", ncols=5, frameon=False)
     seeds = ", ".join(logs)
     return saved(figure, f"training-{name}", f"Learning curves of {name} ({seeds})")
 
@@ -94,8 +95,9 @@ def _logarithmic(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def decoders(systems: dict[str, dict[str, list[Result]]]) -> Picture:
-    """WER of models {name: {decoder: rows}}: means as points; bars are intervals, or the range of seeds."""
+def decoders(corpus: str, systems: dict[str, dict[str, list[Result]]]) -> Picture:
+    """WER on a corpus of models {name: {decoder: rows}}: means as points; bars are intervals, or the range of
+    seeds."""
     names = list(dict.fromkeys(name for found in systems.values() for name in found))
     figure = new_figure(9, 0.75 + 0.62 * len(systems) + 0.22 * len(names))
     axes = figure.subplots()
@@ -111,7 +113,7 @@ def decoders(systems: dict[str, dict[str, list[Result]]]) -> Picture:
                 height + shift,
                 xerr=[[middle - low], [high - middle]],
                 fmt=MARKERS[place // len(COLOURS)],
-                ms=5,
+                ms=6,
                 capsize=2,
                 color=COLOURS[place % len(COLOURS)],
                 label=decoder
@@ -124,7 +126,7 @@ def decoders(systems: dict[str, dict[str, list[Result]]]) -> Picture:
     axes.set_xlim(left=0)
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside lower left", frameon=False)  # in one column: the names are long
-    return saved(figure, "decoders", "Word error rates of every decoder on every model")
+    return saved(figure, f"decoders-{corpus}", f"Word error rates of every decoder on {corpus}")
 
 
 def spread(rows: Sequence[Result]) -> tuple[float, float]:

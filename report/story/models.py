@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterator
 
+from asrlib.files import read_jsonl
 from report.story import figures
 from report.story.evidence import (
     CARD,
     EXPERIMENTS,
     FIGURES,
+    SAMPLES,
     Picture,
     corpus,
     experiment,
@@ -116,6 +118,33 @@ def logged() -> Iterator[str | Picture]:
         )
     for path in found:
         yield Picture(path, f"Spectrogram: {path.stem.replace('-', ' ')}")
+    yield from _samples()
+
+
+def _samples() -> Iterator[str | Picture]:
+    """Random utterances, as the demo's training logged them: its speech and texts are ours to give."""
+    tables = {path.stem.split("_")[1]: read_jsonl(path) for path in sorted(SAMPLES.glob("*.jsonl"))}
+    if not tables:
+        return
+    yield (
+        "All of it, of the demo's training (`make demo`), whose speech and texts are ours to give, after its "
+        "last epoch; of train as the model saw it, augmented:"
+    )
+    yield table(
+        {
+            "part": part,
+            "utterance": row["utterance_id"],
+            "target": row["target"],
+            "predict": row["predict"],
+            "#CER": f"{row['CER']:.1f}",
+            "#WER": f"{row['WER']:.1f}",
+        }
+        for part, found in tables.items()
+        for row in found
+    )
+    for path in sorted(SAMPLES.glob("*.png")):
+        yield Picture(path, f"Spectrogram: {path.stem.replace('_', ' ')}")
+    yield "Audio: " + ", ".join(link(path) for path in sorted(SAMPLES.glob("*.flac"))) + "."
 
 
 def _told(name: str) -> str:

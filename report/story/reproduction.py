@@ -26,6 +26,7 @@ from report.story.evidence import (
 # What a row's command names, where that is something else today or on no other machine: what to name now.
 INSTEAD = {
     "outputs/mini-ctc-gpu": "outputs/mini-ctc",
+    "outputs/flagship-phones-soup-copy": "outputs/flagship-phones-soup",
     "data/lm3.arpa.gz": "checkpoints/shipped/lm3.arpa.gz",
 }
 # Of two processes, which a checkpoint that went on from it did not say.
