@@ -70,19 +70,19 @@ language-models: an4-data build/kenlm/bin/lmplz $(VENV) ## estimate those of AN4
 	    --dataset demo
 	$(RUN) -m asrlib.language_model perplexity language_models/demo-4gram.arpa.gz --dataset demo
 
-# LM: a language model of a million n-grams or more. flashlight-text has no wheels everywhere.
-bench-decode: an4-data $(VENV) ## time the decoders on AN4: make bench-decode DATA=DIR LM=FILE
-	@[ -f "$(LM)" ] || { echo "Which language model? make bench-decode DATA=$(DATA) LM=FILE" >&2; exit 1; }
+# flashlight-text has no wheels everywhere.
+SHIPPED := checkpoints/shipped
+bench-decode: $(VENV) ## time searches with a language model side by side: make bench-decode DATA=LIBRISPEECH
+	@[ -d "$(DATA)/dev-clean" ] || { echo "Where is LibriSpeech? make bench-decode DATA=DIR" >&2; exit 1; }
 	@$(PIP) install --no-deps flashlight-text==0.0.7 || echo "flashlight-text does not install here: left out" >&2
-	$(RUN) -m bench.decode inferencer.from_pretrained=outputs/an4-conformer-seed0 datasets=an4 \
-	    "datasets.root=$(DATA)" inferencer.part=val decoder=beam_lm "decoder.lm_path=$(LM)" \
-	    +out=report/results/bench-decode.json
+	$(RUN) -m bench.decode inferencer.from_pretrained=$(SHIPPED) datasets=librispeech "datasets.root=$(DATA)" \
+	    inferencer.part=val ++datasets.val.limit=40 decoder=beam_lm decoder.lm_path=$(SHIPPED)/lm3.arpa.gz \
+	    decoder.alpha=1 decoder.beta=0.75 +out=report/results/bench-decode.json
 
 bench-train: $(VENV) ## time Conformer blocks beside torchaudio's, and CTC beside PyTorch's, on this CPU
 	$(RUN) -m bench.train --out report/results/bench-train.json
 	$(RUN) -m bench.ctc report/results/bench-ctc.json
 
-SHIPPED := checkpoints/shipped
 bench-recognise: $(VENV) ## time the shipped recogniser beside PocketSphinx: make bench-recognise DATA=LIBRISPEECH
 	@[ -d "$(DATA)/dev-clean" ] || { echo "Where is LibriSpeech? make bench-recognise DATA=DIR" >&2; exit 1; }
 	$(PIP) install pocketsphinx==5.1.1

@@ -11,7 +11,7 @@ or loaded before the first pass is reported apart.
 "best pruning" is the fastest setting of GRID that loses at most 0.1 absolute WER against the
 decoder's most accurate one, found on these very data: a favour to every decoder alike. In each row
 ``ratio_to_asrlib`` says how many times as long as ours the decoder takes, each at its default limits
-or each at its best pruning.
+or each at its best pruning. Rows of another model or of other data stay in FILE.
 """
 
 import itertools
@@ -200,7 +200,8 @@ def prepare(config: DictConfig) -> tuple[tuple, float, dict]:
 
     checkpoint = find_checkpoint(config.inferencer.from_pretrained)
     dataset = build(config.datasets[config.inferencer.part])
-    path = Path(config.inferencer.from_pretrained) / "bench" / f"{config.datasets.name}.safetensors"
+    model = OmegaConf.load(checkpoint / "config.yaml").name
+    path = Path("outputs/bench-decode") / f"{model}-{config.datasets.name}.safetensors"
     stored = cached_log_probs(path, checkpoint, dataset)
     references = {u.id: u.text for u in dataset.utterances if u.text is not None and u.id in stored}
     seconds = sum(u.duration for u in dataset.utterances if u.id in references)
@@ -208,7 +209,7 @@ def prepare(config: DictConfig) -> tuple[tuple, float, dict]:
     options = OmegaConf.to_container(config.decoder)
     about = {
         "data": f"{config.datasets.name} {config.inferencer.part}",
-        "model": OmegaConf.load(checkpoint / "config.yaml").name,
+        "model": model,
         "lm": Path(options["lm_path"]).name,
         "audio_seconds": round(seconds, 2),
         "utterances": len(references),
@@ -255,7 +256,10 @@ def main() -> None:
     }
     print(f"compiled before the first pass in {rows[0]['seconds_first_call']:.1f} s; {versions}")
     if "out" in config:
-        write_atomically(config.out, json.dumps(rows, indent=1) + "\n")
+        path, measured = Path(config.out), (about["model"], about["data"])
+        before = json.loads(path.read_text()) if path.exists() else []
+        rows += [row for row in before if (row["model"], row["data"]) != measured]
+        write_atomically(path, json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":
