@@ -129,14 +129,8 @@ def limits() -> Iterator[str]:
         {r.name for r in trained if len({s.seed for s in trained if s.name == r.name}) == 1}
     )
 
-    def training(row: Result) -> tuple[str, int | None]:
-        return row.command.rpartition(" && ")[0], row.seed
-
-    kept = {training(r) for r in trained if r.seed in log_paths(r.name)}
-    means = {r.name for r in trained if "asrlib.soup" in r.command}
-    lost = {r.name: r for r in trained if training(r) not in kept and r.name not in means}
-    if lost:
-        told = ", ".join(f"`{name}` (seed {row.seed})" for name, row in sorted(lost.items()))
+    if lost := _without_a_log(trained):
+        told = ", ".join(f"`{name}` (seed {seed})" for name, seed in lost)
         yield f"- No log was kept of {told}; of all other trainings there is one, from the first step."
     if single:
         told = ", ".join(f"`{name}`" for name in single)
@@ -158,6 +152,17 @@ def limits() -> Iterator[str]:
         yield "- The GPU path was never run on real hardware: `make gpu-check` waits for one."
     if not any("experiment=librispeech_" in row.command for row in found):
         yield "- The costs of the LibriSpeech recipes are computed; nobody has run them yet."
+
+
+def _without_a_log(found: list[Result]) -> list[tuple[str, int | None]]:
+    """Names and seeds of trainings; a mean of weights is none, and several rows may be of one."""
+
+    def training(row: Result) -> tuple[str, int | None]:
+        return row.command.rpartition(" && ")[0], row.seed
+
+    trained = [row for row in found if "asrlib.soup" not in row.command]
+    kept = {training(row) for row in trained if row.seed in log_paths(row.name)}
+    return sorted({(row.name, row.seed) for row in trained if training(row) not in kept})
 
 
 def bonuses() -> Iterator[str]:
