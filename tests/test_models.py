@@ -16,6 +16,7 @@ from asrlib.decoding import GreedyDecoder
 from asrlib.decoding.attention import AttentionDecoder
 from asrlib.decoding.contract import decode
 from asrlib.model import MLP, AcousticModel, CTCLoss, DeepSpeech2, JointLoss, LogMel, acoustic
+from asrlib.model.conformer import ConvolutionModule
 from asrlib.model.features import HOP
 from asrlib.model.table import CONFIGS
 from asrlib.randomness import torch_seed
@@ -304,6 +305,14 @@ def test_where_bfloat16_is_slow_on_a_cpu_it_is_not_used():
     assert (first[0].in_channels, first[1].dtype) == (1, torch.float32)
     assert second[1].dtype == torch.bfloat16
     assert {output[0].dtype for _, output in recurrent} == {torch.float32}
+
+
+def test_where_onednn_never_ends_in_bfloat16_it_is_not_used():
+    module, found = ConvolutionModule(48, kernel=7, dropout=0.0), []
+    module.depthwise.register_forward_hook(lambda *call: found.append(call[-1].dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        module(torch.randn(2, 20, 48), None)
+    assert found == [torch.float32]
 
 
 def test_the_spectrogram_can_be_changed_on_its_way(model):
