@@ -128,7 +128,6 @@ def limits() -> Iterator[str]:
     single = sorted(
         {r.name for r in trained if len({s.seed for s in trained if s.name == r.name}) == 1}
     )
-
     if lost := _without_a_log(trained):
         told = ", ".join(f"`{name}` (seed {seed})" for name, seed in lost)
         yield f"- No log was kept of {told}; of all other trainings there is one, from the first step."
@@ -143,8 +142,7 @@ def limits() -> Iterator[str]:
     if not any("writer=" in row.command for row in found):
         yield (
             "- No training was logged to W&B or CometML, which the course asks for: their logs are the "
-            "local writer's. `writer=wandb` or `writer=cometml` sends the "
-            "same there."
+            "local writer's. `writer=wandb` or `writer=cometml` sends the same there."
         )
     if all(row.device == "cpu" for row in found):
         yield "- Every row is of a CPU."
