@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from asrlib.model.attention import SelfAttention, rotations
 from asrlib.model.dropout import Dropout, StochasticDepth
 from asrlib.model.masking import conv_output_length, length_mask, mask_time
+from asrlib.model.onednn import in_float32_on_cpu
 from asrlib.text.phones import PHONES
 
 
@@ -144,20 +145,10 @@ class ConvolutionModule(nn.Module):
         if mask is not None:
             x = x * mask.unsqueeze(-1).to(x.dtype)
         image = x.transpose(1, 2).unsqueeze(2)  # [B, D, 1, T], channels-last as it stands
-        x = self._depthwise(image).squeeze(2).transpose(1, 2)
+        # for some shapes, such as one utterance, width 144 and two threads, oneDNN never comes to the end of
+        # writing its bfloat16 kernel (PyTorch 2.11, a CPU with AMX), and no signal reaches the process
+        x = in_float32_on_cpu(self.depthwise, image).squeeze(2).transpose(1, 2)
         return self.dropout(self.out(F.silu(self.depthwise_norm(x))))
-
-    def _depthwise(self, image: Tensor) -> Tensor:
-        """On a CPU in float32.
-
-        For some shapes, such as one utterance, a width of 144 and two threads, oneDNN never comes to the end
-        of writing its kernel in bfloat16 (seen with PyTorch 2.11 on a CPU with AMX), and no signal reaches
-        the process.
-        """
-        if image.device.type != "cpu":
-            return self.depthwise(image)
-        with torch.autocast("cpu", enabled=False):
-            return self.depthwise(image.float())
 
 
 class ConformerBlock(nn.Module):

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from asrlib.model.masking import conv_output_length, mask_time
+from asrlib.model.onednn import in_float32_on_cpu
 
 
 @dataclass(frozen=True)
@@ -42,19 +43,6 @@ SIZES = {
     "l": Size(channels=32, hidden=1280, layers=7),
 }
 CELLS = {"gru": nn.GRU, "lstm": nn.LSTM}
-
-
-def _apply(layer: nn.Module, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-    """``layer(x)``, on a CPU in float32 where oneDNN's bfloat16 is of no use.
-
-    It has an LSTM for processors with AVX-512 alone; and for a large kernel over a single channel it copies
-    all that the kernel sees at each place, which takes a gigabyte and ten times as long.
-    """
-    unfit = isinstance(layer, nn.LSTM) or getattr(layer, "in_channels", None) == 1
-    if not unfit or x.device.type != "cpu":
-        return layer(x)
-    with torch.autocast("cpu", enabled=False):
-        return layer(x.float())
 
 
 class MaskedConv2d(nn.Module):
@@ -84,7 +72,10 @@ class MaskedConv2d(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """[B, C, F, T], frames [B] → [B, C', F', T'], frames [B]."""
-        x = _apply(self.conv, mask_time(x, lengths))
+        x = mask_time(x, lengths)
+        # for a large kernel over one channel oneDNN's bfloat16 copies all that the kernel sees at each place:
+        # a gigabyte, and ten times as long
+        x = in_float32_on_cpu(self.conv, x) if self.conv.in_channels == 1 else self.conv(x)
         batch_size, channels, bins, frames = x.shape
         x = self.norm(x.flatten(1, 2).transpose(1, 2)).transpose(1, 2)
         return self.activation(x).view(batch_size, channels, bins, frames), self.output_length(
@@ -114,10 +105,15 @@ class BidirectionalLayer(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """[B, T', D], frames [B] → [B, T', hidden]; what stands beyond a length has no meaning."""
         normed = self.norm(x)
-        backward = _apply(self.backward_rnn, reverse_rows(normed, lengths))[0]
-        y = _apply(self.forward_rnn, normed)[0] + reverse_rows(backward, lengths)
+        backward = self._recur(self.backward_rnn, reverse_rows(normed, lengths))
+        y = self._recur(self.forward_rnn, normed) + reverse_rows(backward, lengths)
         y = self.dropout(y)
         return x + y if self.residual else y
+
+    @staticmethod
+    def _recur(rnn: nn.GRU | nn.LSTM, x: Tensor) -> Tensor:
+        # oneDNN has an LSTM in bfloat16 for processors with AVX-512 alone
+        return (in_float32_on_cpu(rnn, x) if isinstance(rnn, nn.LSTM) else rnn(x))[0]
 
 
 class DeepSpeech2(nn.Module):

@@ -38,6 +38,7 @@ from asrlib.model.convolution import Conv1d
 from asrlib.model.dropout import Dropout
 from asrlib.model.masking import conv_output_length, length_mask, mask_time
 from asrlib.model.norm import MaskedBatchNorm1d
+from asrlib.model.onednn import in_float32_on_cpu
 
 
 @dataclass(frozen=True)
@@ -140,10 +141,9 @@ class MaskedConv1d(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """[B, C, T], 0 beyond each length, and bool [B, T'] → [B, C', T'], 0 where ``mask`` is False."""
-        if x.device.type == "cpu" and x.shape[-1] < self.enough_frames:
-            with torch.autocast("cpu", enabled=False):
-                return self.norm(self.conv(x.to(self.norm.weight.dtype)), mask)
-        return self.norm(self.conv(x), mask)
+        few = x.shape[-1] < self.enough_frames
+        x = in_float32_on_cpu(self.conv, x) if few else self.conv(x)
+        return self.norm(x, mask)
 
 
 class Block(nn.Module):
